@@ -1,7 +1,8 @@
 """How good a run of alarms was, told in events: what a person at the plant counts.
 
 An alarm belongs to a fault if it starts while the fault lasts, on the same asset. Nothing is point-adjusted: a fault is
-found once or missed, however many rows it has; an alarm that starts outside of any fault is false, however long it lasts.
+found once or missed, however many rows it has; an alarm that starts outside of any fault is false, however long it
+lasts.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ def events_of(
 ) -> list[Event]:
     """Labelled rows as events: one for every run of true rows; runs at most ``join_s`` apart are one.
 
-    ``at_ms``: (row,) ascending epoch milliseconds; ``labels``: (row,) bool. An event ends where the next row begins, the
-    last one at its last row.
+    ``at_ms``: (row,) ascending epoch milliseconds; ``labels``: (row,) bool. An event ends where the next row
+    begins, the last one at its last row.
     """
     edges = np.flatnonzero(np.diff(np.concatenate(([False], labels, [False])).astype(np.int8)))
     events: list[Event] = []
