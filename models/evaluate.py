@@ -19,11 +19,17 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to an asset in [start_ms, end_ms), epoch milliseconds; a fault or an alarm."""
+    """Something that happened to an asset in [start_ms, end_ms), epoch milliseconds; a fault or an alarm.
+
+    Of a fault may be known of what ``sort`` it is, which ``signals`` it touches, and a ``sentence`` for a person.
+    """
 
     asset: str
     start_ms: int
     end_ms: int
+    sort: str = ""
+    signals: tuple[str, ...] = ()
+    sentence: str = ""
 
     def __post_init__(self) -> None:
         if self.end_ms < self.start_ms:

@@ -19,15 +19,6 @@ Float64 = npt.NDArray[np.float64]
 Sort = Literal["spike", "level shift", "drift", "stuck", "correlation", "dynamics", "dropout"]
 
 
-@dataclass(frozen=True)
-class Fault(Event):
-    """A labelled fault: what is wrong with which signals, and a sentence for a person."""
-
-    sort: Sort
-    signals: tuple[str, ...]
-    sentence: str
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """A fault before it has a place: ``size`` in spans (of oscillations: the amplitude), ``minutes`` how long."""
@@ -63,8 +54,8 @@ CASES: Final = (
 
 
 def inject(
-    recording: Recording, case: Case, where: tuple[float, float], taken: list[Fault], rng: np.random.Generator
-) -> tuple[Recording, Fault]:
+    recording: Recording, case: Case, where: tuple[float, float], taken: list[Event], rng: np.random.Generator
+) -> tuple[Recording, Event]:
     """Lay a fault over a recording, somewhere in the part ``where`` and clear of the faults that it already has."""
     rows = len(recording.at_ms)
     period_ms = int(recording.at_ms[1] - recording.at_ms[0])
@@ -94,7 +85,7 @@ def inject(
         values[start:stop, column] = _changed(case, values[:, column], start, stop, rng)
     labels = np.zeros(rows, dtype=np.bool_) if recording.labels is None else recording.labels.copy()
     labels[start:stop] = True
-    fault = Fault(
+    fault = Event(
         asset=recording.asset,
         start_ms=int(recording.at_ms[start]),
         end_ms=int(recording.at_ms[start]) + length * period_ms,
@@ -112,7 +103,8 @@ def _changed(case: Case, clean: Float64, start: int, stop: int, rng: np.random.G
     time = np.arange(rows)
     ramp = np.minimum(1.0, (time + 1) / 6)
     # correlation: its own course, but of another time, so that only the company it keeps is unusual
-    elsewhere = np.roll(clean, len(clean) // 3)[start:stop]
+    away = len(clean) // 3 if start < len(clean) // 3 else -(len(clean) // 3)
+    elsewhere = clean[start + away : stop + away]
     shown: dict[Sort, Float64] = {
         "spike": part + span * case.size * rng.uniform(0.7, 1.0, rows) * (time % 4 == 0),
         "level shift": part + span * case.size * ramp,

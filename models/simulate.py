@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.datasets import Recording
-from models.faults import CASES, Case, Fault, inject
+from models.evaluate import Event
+from models.faults import CASES, Case, inject
 
 Float64 = npt.NDArray[np.float64]
 
@@ -79,7 +80,7 @@ class Plant:
         """Give the clean ``rows`` readings of every asset before ``START_MS``."""
         return self._record(rows, START_MS - round(rows * self.period_s * 1000), part=0)
 
-    def live(self, rows: int, *, faulty: bool = True) -> tuple[tuple[Recording, ...], tuple[Fault, ...]]:
+    def live(self, rows: int, *, faulty: bool = True) -> tuple[tuple[Recording, ...], tuple[Event, ...]]:
         """Give ``rows`` readings of every asset from ``START_MS`` on, with labels, and the faults in order of time.
 
         Without ``faulty`` the same readings as they would have been. Raises ``ValueError`` below 600 rows: a fault
@@ -91,7 +92,7 @@ class Plant:
         if not faulty:
             return recordings, ()
         rng = np.random.default_rng([self.seed, 99])
-        faults: list[Fault] = []
+        faults: list[Event] = []
         for case, asset, where in self._places(rng):
             index = self.assets.index(asset)
             taken = [fault for fault in faults if fault.asset == asset]
