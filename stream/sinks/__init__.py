@@ -1,0 +1,1 @@
+"""Where results go: a sink is one file here, and follows ``base.Sink``."""

@@ -1,0 +1,212 @@
+"""Metrics about the worker, for Prometheus to fetch from ``stream.web``. Never blocks, never fails a batch.
+
+Every label has few values that the plan or the code fixes (detector, stage, reason, sink, severity, state): there is no
+label by asset or signal, so the number of series is the same for 10 assets and for 100,000. Units are base units.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from stream.records import Alert, Output, Scores
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_RATIOS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+#: Names in ``Output.counts`` that have a metric of their own; others are counted in ``headrace_events_total``.
+_COUNTS: Final = {
+    "records": "Kafka records taken from the input topic",
+    "readings": "readings decoded",
+    "duplicates": "readings dropped because their asset had already shown that time",
+    "late": "readings older than what their asset had already shown",
+    "unwatched": "readings of assets that no detector watches",
+}
+
+
+class Watched(Protocol):
+    """A sink that holds lines; the counters are read when Prometheus asks."""
+
+    name: str
+    written_lines: int
+    refused_lines: int
+    dropped_lines: int
+    failed_writes: int
+
+    @property
+    def held_lines(self) -> int:
+        """Lines taken and not yet written."""
+        ...
+
+
+class Metrics:
+    """All metrics of a worker, in a registry of its own; thread-safe.
+
+    The app calls ``loaded``, ``lag``, ``committed`` and ``restore_open``; the publisher calls ``sink_failed``,
+    ``dead_lettered`` and ``watch``; ``PrometheusSink`` calls ``observe``.
+    """
+
+    def __init__(self, *, version: str = "", clock: Callable[[], float] = time.time) -> None:
+        self.registry = CollectorRegistry()
+        self._clock = clock
+        self._open: dict[str, set[str]] = defaultdict(set)
+        self._sinks: dict[str, Watched] = {}
+        self._ratios: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        self._known = {name: self._counter(name, text) for name, text in _COUNTS.items()}
+        self._events = self._counter("events", "other things that happened to readings", "event")
+        self._dead = self._counter("dead_letters", "records and output that could not be used", "stage", "reason")
+        self._scores = self._counter("scores", "readings judged", "detector")
+        self._invalid = self._counter("invalid_scores", "readings without a usable score", "detector")
+        self._alerts = self._counter(
+            "alert_transitions", "alerts published, again after a replay", "detector", "state", "severity"
+        )
+        self._open_alerts = self._gauge("open_alerts", "alerts that are open on this worker", "detector")
+        self._stages = self._histogram("stage_seconds", "what a stage took for one batch", "stage")
+        self._latency = self._histogram(
+            "produce_to_publish_seconds", "from the newest record's timestamp to its output"
+        )
+        self._failures = self._counter("sink_failures", "writes that a sink did not take", "sink", "reason")
+        self._models = self._gauge("model_info", "1 for each model that serves", "detector", "kind", "version")
+        self._lag = self._gauge("consumer_lag_records", "records not yet read, all partitions of this worker")
+        self._committed = self._gauge("last_commit_timestamp_seconds", "when offsets were last committed")
+        self._partitions = self._gauge("assigned_partitions", "partitions of the input topic assigned to this worker")
+        self._gauge("build_info", "1", "version", "python").labels(version, platform.python_version()).set(1)
+        self.registry.register(_AtScrape(self._sinks, self._ratios))
+
+    def observe(self, output: Output) -> None:
+        """Count one batch's output, which has just been published."""
+        for name, count in output.counts.items():
+            counter = self._known.get(name) or self._events.labels(name)
+            counter.inc(count)
+        for stage, seconds in output.stage_s.items():
+            self._stages.labels(stage).observe(seconds)
+        for scores in output.scores:
+            self._observe_scores(scores)
+        for alert in output.alerts:
+            self._observe_alert(alert)
+        for letter in output.dead:
+            self._dead.labels(letter.stage, letter.reason).inc()
+        if output.produced_ms > 0:
+            self._latency.observe(max(self._clock() - output.produced_ms / 1000.0, 0.0))
+
+    def loaded(self, models: Iterable[tuple[str, str, str]]) -> None:
+        """Say which models serve now: (detector, kind, version) each."""
+        self._models.clear()
+        for detector, kind, version in models:
+            self._models.labels(detector, kind, version).set(1)
+            self._open_alerts.labels(detector).set(len(self._open[detector]))
+
+    def lag(self, records: int, partitions: int) -> None:
+        """Say how many records wait on the partitions that this worker has."""
+        self._lag.set(records)
+        self._partitions.set(partitions)
+
+    def committed(self) -> None:
+        """Say that offsets have just been committed."""
+        self._committed.set(self._clock())
+
+    def restore_open(self, alerts: Iterable[tuple[str, str]]) -> None:
+        """Replace what is known of open alerts, (detector, id) each: after a restart or a rebalance."""
+        for known in self._open.values():
+            known.clear()
+        for detector, alert_id in alerts:
+            self._open[detector].add(alert_id)
+        for detector, known in self._open.items():
+            self._open_alerts.labels(detector).set(len(known))
+
+    def sink_failed(self, sink: str, reason: str) -> None:
+        """Count a write that a sink did not take; ``reason``: unavailable, refused or error."""
+        self._failures.labels(sink, reason).inc()
+
+    def dead_lettered(self, stage: str, reason: str, count: int = 1) -> None:
+        """Count dead letters that were made after the pipeline."""
+        self._dead.labels(stage, reason).inc(count)
+
+    def watch(self, sink: Watched) -> None:
+        """Show a sink's held, written, refused and dropped lines from now on."""
+        self._sinks[sink.name] = sink
+
+    def _observe_scores(self, scores: Scores) -> None:
+        self._scores.labels(scores.detector).inc(len(scores))
+        good = np.isfinite(scores.score) & (scores.threshold > 0)
+        self._invalid.labels(scores.detector).inc(int(len(scores) - good.sum()))
+        ratios = scores.score[good] / scores.threshold[good]
+        sums = self._ratios.setdefault(scores.detector, np.zeros(len(_RATIOS) + 2))
+        buckets = np.searchsorted(_RATIOS, ratios, side="left")
+        sums[:-1] += np.bincount(buckets, minlength=len(_RATIOS) + 1)
+        sums[-1] += ratios.sum()
+
+    def _observe_alert(self, alert: Alert) -> None:
+        self._alerts.labels(alert.detector, alert.state, alert.severity).inc()
+        known = self._open[alert.detector]
+        if alert.state == "resolved":
+            known.discard(alert.id)
+        else:
+            known.add(alert.id)
+        self._open_alerts.labels(alert.detector).set(len(known))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"headrace_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"headrace_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"headrace_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
+
+
+class _AtScrape(Collector):
+    """What is put together when Prometheus asks: the sinks' counters, and the histogram that is kept as an array."""
+
+    def __init__(self, sinks: dict[str, Watched], ratios: dict[str, np.ndarray[Any, np.dtype[np.float64]]]) -> None:
+        self._sinks = sinks
+        self._ratios = ratios
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        held = GaugeMetricFamily("headrace_sink_held_lines", "lines taken and not yet written", labels=["sink"])
+        lines = CounterMetricFamily("headrace_sink_lines", "lines by what became of them", labels=["sink", "outcome"])
+        failed = CounterMetricFamily(
+            "headrace_sink_failed_writes", "requests that failed and are repeated", labels=["sink"]
+        )
+        for name, sink in list(self._sinks.items()):
+            held.add_metric([name], sink.held_lines)
+            lines.add_metric([name, "written"], sink.written_lines)
+            lines.add_metric([name, "refused"], sink.refused_lines)
+            lines.add_metric([name, "dropped"], sink.dropped_lines)
+            failed.add_metric([name], sink.failed_writes)
+        ratio = HistogramMetricFamily(
+            "headrace_score_threshold_ratio", "score over threshold: above 1 is an anomaly", labels=["detector"]
+        )
+        for detector, sums in list(self._ratios.items()):
+            counts = np.cumsum(sums[:-1]).tolist()
+            bounds = [*(str(bound) for bound in _RATIOS), "+Inf"]
+            ratio.add_metric([detector], list(zip(bounds, counts, strict=True)), float(sums[-1]))
+        yield from (held, lines, failed, ratio)
+
+
+class PrometheusSink:
+    """Feeds ``metrics`` with what is published."""
+
+    name = "prometheus"
+    essential = False
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+
+    async def start(self) -> None:
+        """Nothing to connect to: Prometheus comes and fetches."""
+
+    async def write(self, output: Output) -> None:
+        """Count; a millisecond for a batch of thousands."""
+        self.metrics.observe(output)
+
+    async def stop(self) -> None:
+        """The metrics stay readable."""

@@ -1,0 +1,62 @@
+"""What the sinks for scores have in common: the band, the reason of an invalid row, and slices of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from models.base import KINDS
+from stream.decide import BAND_SIGMAS
+from stream.records import Bool, Float64, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Columns derived from ``Scores``, row by row.
+
+    valid       (row,) bool: the score is a finite number
+    reason      why a row is not valid, "" where it is: the kind of the verdict, or ``no_value``
+    verdict     name of each row's verdict, one of ``models.base.KINDS``
+    low, high   (row, signal) float64, plant units, the band around ``expected``; None where there is none
+    """
+
+    valid: Bool
+    reason: list[str]
+    verdict: list[str]
+    low: Float64 | None
+    high: Float64 | None
+
+
+def derive(scores: Scores) -> Rows:
+    """The derived columns of ``scores``."""
+    valid = np.isfinite(scores.score)
+    verdict = [KINDS[kind] for kind in scores.verdict.tolist()]
+    reason = [
+        "" if ok else ("no_value" if kind == KINDS[0] else kind)
+        for ok, kind in zip(valid.tolist(), verdict, strict=True)
+    ]
+    if scores.expected is None or scores.spread is None:
+        return Rows(valid, reason, verdict, None, None)
+    width = BAND_SIGMAS * scores.spread
+    return Rows(valid, reason, verdict, scores.expected - width, scores.expected + width)
+
+
+def slices(scores: Scores, at_most: int) -> Iterator[Scores]:
+    """``scores`` in pieces of at most so many rows; the arrays are views, nothing is copied."""
+    for start in range(0, len(scores), at_most):
+        part = slice(start, start + at_most)
+        yield replace(
+            scores,
+            asset=scores.asset[part],
+            at_ms=scores.at_ms[part],
+            score=scores.score[part],
+            threshold=scores.threshold[part],
+            anomalous=scores.anomalous[part],
+            values=scores.values[part],
+            contributions=scores.contributions[part],
+            expected=None if scores.expected is None else scores.expected[part],
+            spread=None if scores.spread is None else scores.spread[part],
+            verdict=scores.verdict[part],
+        )

@@ -1,0 +1,110 @@
+"""Makes the topics of a plan before the worker starts.
+
+Faust cannot until it has their metadata, and brokers that create topics by themselves give them one partition.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from kafka import KafkaAdminClient, errors
+
+from stream.errors import BrokerError
+from stream.settings import KafkaSettings, TopicSettings
+
+_log = logging.getLogger(__name__)
+
+_DAY_MS: Final = 86_400_000
+_KEEP_REPAIRS_MS: Final = 30 * _DAY_MS  # dead letters and late readings: time to notice, repair and send again
+_KEEP_SCORES_MS: Final = 7 * _DAY_MS
+_ROOM_FOR_HEADERS: Final = 64 << 10
+
+
+def topic_configs(kafka: KafkaSettings, topics: TopicSettings) -> dict[str, dict[str, str]]:
+    """What each topic is created with; the readings' topic is left to the broker's defaults but for its size limit."""
+    largest = {"max.message.bytes": str(kafka.max_record_bytes)}
+    repairs = {
+        "retention.ms": str(_KEEP_REPAIRS_MS),
+        "max.message.bytes": str(kafka.max_record_bytes + _ROOM_FOR_HEADERS),
+    }
+    configs = {
+        topics.readings: largest,
+        topics.alerts: {"cleanup.policy": "compact", **largest},
+        topics.dead_letters: repairs,
+        topics.late: repairs,
+    }
+    if topics.scores:
+        configs[topics.scores] = {"retention.ms": str(_KEEP_SCORES_MS), **largest}
+    return configs
+
+
+def ensure_topics(kafka: KafkaSettings, topics: TopicSettings, *, timeout_s: float = 15.0) -> list[str]:
+    """Create the topics that are missing; returns their names. Those that exist are left as they are.
+
+    A broker that does not know one of our configurations gets the topic without any. Raises ``BrokerError`` with the
+    address and the remedy when no broker answers within ``timeout_s``, or when it refuses.
+    """
+    try:
+        admin = KafkaAdminClient(
+            **kafka.client_options(),
+            client_id="headrace-topics",
+            bootstrap_timeout_ms=int(timeout_s * 1000),
+            request_timeout_ms=int(timeout_s * 1000),
+        )
+    except (errors.KafkaError, OSError, ValueError) as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {kafka.bootstrap} within {timeout_s:g} s ({_say(error)}): "
+            "is it running, and are HEADRACE_KAFKA_BOOTSTRAP and HEADRACE_KAFKA_SECURITY_PROTOCOL right?"
+        ) from error
+    try:
+        existing = set(admin.list_topics())
+        created = []
+        for name, configs in topic_configs(kafka, topics).items():
+            if name not in existing and _create(admin, kafka, name, configs):
+                created.append(name)
+        _warn_of_few_partitions(admin, kafka, topics, existing)
+        return created
+    except (errors.KafkaError, OSError) as error:
+        raise BrokerError(f"Kafka at {kafka.bootstrap} does not create the topics: {_say(error)}") from error
+    finally:
+        admin.close()
+
+
+def _create(admin: Any, kafka: KafkaSettings, name: str, configs: dict[str, str]) -> bool:
+    """Whether the topic is ours; another worker may be faster. Raises ``BrokerError`` that names the topic."""
+    wanted = {"num_partitions": kafka.partitions, "replication_factor": kafka.replication_factor}
+    try:
+        try:
+            admin.create_topics({name: {**wanted, "configs": configs}})
+        except (errors.InvalidConfigurationError, errors.InvalidRequestError, errors.PolicyViolationError) as error:
+            _log.warning("topic %s: the broker does not take %s (%s), its defaults hold", name, configs, _say(error))
+            admin.create_topics({name: wanted})
+    except errors.TopicAlreadyExistsError:
+        return False
+    except errors.InvalidReplicationFactorError as error:
+        raise BrokerError(
+            f"topic {name}: the cluster has fewer than {kafka.replication_factor} brokers: "
+            f"set HEADRACE_KAFKA_REPLICATION_FACTOR ({_say(error)})"
+        ) from error
+    except (errors.TopicAuthorizationFailedError, errors.ClusterAuthorizationFailedError) as error:
+        raise BrokerError(f"topic {name} is missing and this user may not create it: create it, or allow it") from error
+    except errors.KafkaError as error:
+        raise BrokerError(f"topic {name}: Kafka at {kafka.bootstrap} does not create it: {_say(error)}") from error
+    return True
+
+
+def _warn_of_few_partitions(admin: Any, kafka: KafkaSettings, topics: TopicSettings, existing: set[str]) -> None:
+    """Workers beyond the number of partitions have nothing to do: say so when the topic is not as wished."""
+    if topics.readings not in existing:
+        return
+    for topic in admin.describe_topics([topics.readings]):
+        count = len(topic["partitions"])
+        if 0 < count < kafka.partitions:
+            _log.warning(
+                "topic %s has %d partitions, not %d: at most so many workers", topic["name"], count, kafka.partitions
+            )
+
+
+def _say(error: BaseException) -> str:
+    return str(error) or type(error).__name__
