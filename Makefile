@@ -1,0 +1,50 @@
+# Everything a newcomer needs: `make demo` and `make test`. Python 3.11 to 3.13 and make are enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?=
+# The embedded broker is reachable from this machine alone; one TensorFlow thread a worker leaves a core to the broker.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check test-kafka lock clean
+
+help:  ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Create the virtual environment and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Headrace needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing (TensorFlow is most of it: about 250 MB to download, a minute or two) ..."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## Run the main job on an embedded broker: plant, training, worker, alerts (DATA=folder for recordings)
+	$(BIN)/headrace demo $(if $(DATA),--data $(DATA)) $(ARGS)
+
+test: setup  ## Run the tests that need nothing but what pip brings; says what it left out
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## The gate: ruff, mypy --strict, import-linter, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit -m "not tensorflow" -q
+
+test-kafka: setup  ## The integration tests on Apache Kafka as well (needs Java 17 and Maven)
+	deploy/kafka/fetch
+	KAFKA_JARS=deploy/kafka/target/jars $(BIN)/python -m pytest tests/integration -m broker $(ARGS)
+
+lock: setup  ## Write constraints.txt anew from what pyproject.toml allows
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-header --no-annotate --quiet pyproject.toml -o constraints.txt
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

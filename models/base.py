@@ -1,0 +1,107 @@
+"""The contract of a detector: windows in, scores out; higher is stranger.
+
+A detector is one file in ``models/detectors``. It sees only numbers that the one scaler of its artifact has already
+scaled, knows no threshold (``calibrate``), no alert (``stream.decide``) and no clock, and keeps no memory between calls:
+scoring a window twice gives the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+UInt8 = npt.NDArray[np.uint8]
+
+#: What a verdict is about. Index 0 is a model's own verdict; the others are about the quality of the data.
+KINDS: Final = ("model", "stuck", "missing", "out_of_range", "stale")
+
+#: Told how training goes: (steps done, steps in all, what is going on now, e.g. "epoch 3, validation loss 0.12").
+Progress = Callable[[int, int, str], None]
+
+
+def no_progress(done: int, total: int, note: str) -> None:
+    """A ``Progress`` that tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a detector says of a batch of windows; every array's first axis is the batch.
+
+    score          (batch,) float64, 0 or more, higher is stranger; NaN where the newest row holds no usable value
+    contributions  (batch, signal) float64, 0 or more; a row sums to 1 where the score is above 0, else it is all zero
+    expected       (batch, signal) float32, scaled: what the newest row should have been; None if the detector can't say
+    spread         (batch, signal) float32, scaled: one standard deviation of ``expected``'s error; None like ``expected``
+    kind           (batch,) uint8, index into ``KINDS``; None means all of them are the model's own verdict
+    """
+
+    score: Float64
+    contributions: Float64
+    expected: Float32 | None = None
+    spread: Float32 | None = None
+    kind: UInt8 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """How a training went: the figures to print, and the curves to draw."""
+
+    figures: Mapping[str, float]
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """What ``models`` and ``stream`` know of a detector.
+
+    A class in ``models/detectors/<name>.py`` follows it with a constructor ``(signals: int, config: Config)`` where
+    ``Config`` is a frozen dataclass of plain values with defaults and at least ``window: int`` (rows).
+    """
+
+    name: str
+    signals: int
+    config: Any
+
+    @property
+    def window(self) -> int:
+        """Rows of a window: what ``score`` needs to judge the newest of them."""
+        ...
+
+    def fit(
+        self,
+        segments: Sequence[Float32],
+        validation: Sequence[Float32],
+        *,
+        seed: int = 0,
+        progress: Progress = no_progress,
+    ) -> FitReport:
+        """Learn what is normal.
+
+        ``segments`` and ``validation`` are stretches of clean history, each (row, signal) float32, scaled, NaN where a
+        value is missing, in the order of time and without gaps; ``validation`` is later than ``segments`` and is for
+        stopping early and for the spread of errors, never for the weights. Same data and seed: same weights on a CPU.
+
+        Raises ``TrainingError`` if no window fits into the segments.
+        """
+        ...
+
+    def score(self, windows: Float32) -> Scored:
+        """Judge the newest row of each window.
+
+        ``windows``: (batch, time, signal) float32, scaled, NaN where a value is missing, time = ``window`` rows with
+        the newest last. Raises ``ValueError`` for any other shape. Thread-safe once fitted.
+        """
+        ...
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """All that was learnt, as named arrays (float32, float64 or int64), enough to restore the detector."""
+        ...
+
+    def load_weights(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Restore what ``weights`` gave. Raises ``InvalidArtifact`` on a missing, misshapen or non-finite array."""
+        ...

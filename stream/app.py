@@ -1,0 +1,141 @@
+"""The Faust application: an agent takes a partition's batch, runs the pipeline beside the event loop, publishes, acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from stream.pipeline import Pipeline
+from stream.publish import Publisher
+from stream.records import DeadLetter, Output
+from stream.settings import KafkaSettings, Plan, WorkerSettings
+from stream.sinks.prometheus import Metrics
+from stream.transport import Batch, BatchSchema, Transport
+from stream.web import Health, WebServer
+
+_log = logging.getLogger(__name__)
+
+#: Batches of one partition that wait for the agent; a batch holds up to ``max_poll_records``.
+_BATCHES_WAITING = 4
+
+
+class App(faust.App):
+    """Faust's application, which starts and stops the publisher and the web server around the consumer."""
+
+    publisher: Publisher
+    web_server: WebServer
+    health: Health
+
+    async def on_start(self) -> None:
+        """Sinks first: the first batch must find them open."""
+        await self.publisher.start()
+        await self.web_server.start()
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """The consumer first: it waits for the batch in hand, which still needs the sinks, and commits."""
+        self.health.stopping()
+        await super().on_stop()
+        await self.publisher.stop()
+        await self.web_server.stop()
+
+
+def create_app(
+    plan: Plan,
+    pipeline: Pipeline,
+    publisher: Publisher,
+    *,
+    kafka: KafkaSettings,
+    worker: WorkerSettings,
+    metrics: Metrics,
+    health: Health,
+) -> App:
+    """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``)."""
+    app = App(
+        kafka.group,
+        broker=[f"kafka://{server}" for server in kafka.servers],
+        broker_credentials=_credentials(kafka),
+        broker_client_id="headrace",
+        broker_commit_interval=worker.commit_every_s,
+        broker_max_poll_records=worker.max_poll_records,
+        broker_session_timeout=kafka.session_timeout_s,
+        broker_heartbeat_interval=kafka.session_timeout_s / 6,
+        broker_request_timeout=max(90.0, kafka.session_timeout_s),
+        # ours to decide, and not what Faust would do by itself:
+        consumer_auto_offset_reset="earliest",  # a new group starts with what the topic still has
+        consumer_group_instance_id=kafka.instance_id or None,  # a quick restart keeps its partitions
+        store="memory://",  # no tables
+        stream_buffer_maxsize=_BATCHES_WAITING,  # in batches, not messages
+        stream_wait_empty=True,  # the batch in hand is finished before partitions go
+        topic_allow_declare=False,  # the topics are made with our settings before the worker starts
+        topic_disable_leader=True,
+        web_enabled=False,  # /table would show state to anyone; our own server binds narrowly
+        web_tables_enabled=False,
+        processing_guarantee="at_least_once",
+    )
+    app.transport = Transport(app.conf.broker_consumer, app)
+    app.publisher = publisher
+    app.health = health
+    app.web_server = WebServer(worker.web_host, worker.web_port, metrics, health)
+    executor = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
+
+    async def beside(work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(executor, work, *args)
+
+    topic = app.topic(plan.topics.readings, schema=BatchSchema(), internal=False)
+
+    @app.agent(topic, name="watch")
+    async def watch(readings: Any) -> None:
+        async for batch in readings:
+            await handle(batch, pipeline, publisher, beside)
+            health.progressed()
+
+    @app.on_partitions_assigned.connect
+    async def assigned(sender: App, assigned: set[TP], **_: Any) -> None:
+        held = {tp.partition for tp in assigned if tp.topic == plan.topics.readings}
+        await beside(pipeline.keep_only, held)
+        health.assigned(len(held))
+        metrics.set_partitions(len(held))
+
+    @app.timer(interval=worker.commit_every_s, name="lag")
+    async def measure() -> None:
+        committed = {tp: offset or 0 for tp, offset in app.consumer._committed_offset.items()}  # noqa: SLF001 (Faust shows it nowhere else)
+        metrics.set_lag(sum(max((app.consumer.highwater(tp) or 0) - offset, 0) for tp, offset in committed.items()))
+
+    return app
+
+
+async def handle(
+    batch: Batch, pipeline: Pipeline, publisher: Publisher, beside: Callable[..., Awaitable[Output]]
+) -> None:
+    """One batch from records to sinks. It is done only when every essential sink has its output."""
+    try:
+        output = await beside(pipeline.process, batch.tp.partition, batch.records)
+    except Exception as error:  # a fault of ours: the records are kept for repair, and the worker goes on
+        _log.exception("the pipeline failed on %d records of %s", len(batch.records), batch.tp)
+        output = Output(dead=_all_dead(batch.records, error), counts={"records": len(batch.records)})
+    await publisher.publish(output)
+    batch.done = True
+
+
+def _all_dead(records: Sequence[Any], error: Exception) -> tuple[DeadLetter, ...]:
+    detail = f"{type(error).__name__}: {error}"
+    return tuple(DeadLetter(record, "pipeline", "pipeline_failed", detail) for record in records)
+
+
+def _credentials(kafka: KafkaSettings) -> Any:
+    context = kafka.ssl_context()
+    if kafka.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            mechanism=kafka.sasl_mechanism,
+            username=kafka.username,
+            password=kafka.password.get_secret_value(),
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None

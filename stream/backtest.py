@@ -1,0 +1,58 @@
+"""Recordings through the pipeline without a broker: what would have been raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from stream.pipeline import Pipeline
+from stream.records import Float64, Output, Readings
+
+if TYPE_CHECKING:
+    from models.datasets import Recording
+
+#: Readings a step; how they are cut changes nothing (a test holds that).
+BATCH: Final = 4096
+
+
+def backtest(
+    pipeline: Pipeline,
+    recordings: Sequence[Recording],
+    *,
+    batch: int = BATCH,
+    progress: Callable[[int], None] = lambda readings: None,
+) -> Iterator[Output]:
+    """Run recordings through a fresh pipeline, one after the other (assets know nothing of each other).
+
+    ``progress`` is told how many readings each step took.
+    """
+    for recording in recordings:
+        values = columns(recording.signals, recording.values, pipeline.signals)
+        for start in range(0, len(recording.at_ms), batch):
+            at_ms = np.asarray(recording.at_ms[start : start + batch], dtype=np.int64)
+            rows = values[start : start + batch]
+            yield pipeline.run(
+                0,
+                Readings(
+                    names=(recording.asset,),
+                    asset=np.zeros(len(at_ms), dtype=np.int32),
+                    at_ms=at_ms,
+                    signals=pipeline.signals,
+                    values=rows,
+                    record=np.zeros(len(at_ms), dtype=np.int32),
+                ),
+            )
+            progress(len(at_ms))
+
+
+def columns(signals: Sequence[str], values: Float64, wanted: Sequence[str]) -> Float64:
+    """Columns ``wanted`` of ``values`` (row, signal); NaN where there is no such signal or no finite value."""
+    index = {signal: column for column, signal in enumerate(signals)}
+    chosen = np.full((len(values), len(wanted)), np.nan)
+    for column, signal in enumerate(wanted):
+        if signal in index:
+            chosen[:, column] = values[:, index[signal]]
+    chosen[~np.isfinite(chosen)] = np.nan
+    return chosen

@@ -1,0 +1,81 @@
+"""``headrace check``: everything that would stop or mislead a worker, found before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from models import registry
+from stream.decode import Decoder
+from stream.errors import StreamError
+from stream.pipeline import longest_gap_ms, rules_of
+from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan, unknown_variables
+from stream.shelf import Shelf
+from stream.sinks.influxdb import InfluxSettings
+from stream.topics import reachable
+
+
+def run_check(plan_path: Path, *, connect: bool = True) -> int:
+    """Print what is right and what is not; 0 if a worker would start, else 2."""
+    console = Console()
+    failures = 0
+    plan: Plan | None = None
+    try:
+        plan = load_plan(plan_path)
+        Decoder(plan.input, ())
+        console.print(f"[green]✓[/] plan {plan_path}: {len(plan.detectors)} detectors, site {plan.site or '(none)'}")
+    except StreamError as error:
+        failures += _failed(console, error)
+    settings = []
+    for kind in (KafkaSettings, WorkerSettings, InfluxSettings):
+        try:
+            settings.append(from_environment(kind))
+        except StreamError as error:
+            failures += _failed(console, error)
+    for name in unknown_variables(KafkaSettings, WorkerSettings, InfluxSettings):
+        if name not in {"HEADRACE_TF_THREADS", "HEADRACE_DATA"}:
+            console.print(f"[yellow]![/] {name}: nothing reads this variable; is it misspelt?")
+    if plan:
+        try:
+            console.print(_table(plan, Shelf(plan)))
+        except StreamError as error:
+            failures += _failed(console, error)
+    kafka = next((held for held in settings if isinstance(held, KafkaSettings)), None)
+    if kafka and connect:
+        try:
+            found = reachable(kafka)
+            console.print(f"[green]✓[/] broker {kafka.bootstrap} answers ({found} topics)")
+        except StreamError as error:
+            failures += _failed(console, error)
+    influx = next((held for held in settings if isinstance(held, InfluxSettings)), None)
+    if influx:
+        console.print(f"[green]✓[/] InfluxDB {influx.url or 'is off (HEADRACE_INFLUX_URL is empty)'}")
+    return 2 if failures else 0
+
+
+def _failed(console: Console, error: StreamError) -> int:
+    for line in str(error).splitlines():
+        console.print("[red]✗[/]", line, soft_wrap=True, markup=True, highlight=False)
+    return 1
+
+
+def _table(plan: Plan, shelf: Shelf) -> Table:
+    """What would run: one line a model."""
+    table = Table("detector", "kind", "watches", "signals", "window", "threshold", "gap", "TensorFlow", "version")
+    for name, artifact in shelf.items():
+        settings = plan.detectors[name]
+        gap_ms = longest_gap_ms(settings, artifact)
+        table.add_row(
+            name,
+            settings.kind,
+            ", ".join(settings.assets),
+            str(len(artifact.signals)),
+            f"{artifact.window} × {artifact.period_s:g} s",
+            f"{rules_of(settings, artifact).threshold:.4g}",
+            "keep" if gap_ms is None else f"reset after {gap_ms / 1000:g} s",
+            "yes" if registry.needs_tensorflow(settings.kind) else "no",
+            artifact.version,
+        )
+    return table

@@ -1,0 +1,290 @@
+"""The command line: ``headrace ...``. Each command imports what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PLAN = click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="headrace.toml",
+    show_default=True,
+    help="The plan: which detector watches what.",
+)
+_DATA = click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+_TIME_COLUMN = click.option("--time-column", help="Column that holds the time, where its name does not tell.")
+_ASSET_COLUMN = click.option("--asset-column", help="Column that tells assets apart; else every file is one asset.")
+
+
+class _Help(click.Group):
+    """Shows the commands in the order of use, and turns our errors into one clear line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return ["demo", "check", "train", "worker", "replay", "backtest", "alerts"]
+
+
+def _examples(text: str) -> Callable[[F], F]:
+    """Put examples, kept as they are typed, at the end of a command's help."""
+
+    def add(function: F) -> F:
+        lines = "\n".join(f"  {line}" for line in text.strip().splitlines())
+        function.__doc__ = f"{function.__doc__}\n\n\b\nExamples:\n{lines}"
+        return function
+
+    return add
+
+
+def _explained(function: F) -> F:
+    """Errors raised on purpose end the command with their message and status 2, without a traceback."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from models.errors import ModelError  # noqa: PLC0415 (help must not wait for imports)
+        from stream.errors import StreamError  # noqa: PLC0415
+
+        try:
+            return function(*args, **kwargs)
+        except (StreamError, ModelError) as error:
+            click.secho(f"headrace: {error}", fg="red", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return run  # type: ignore[return-value]
+
+
+def _version() -> str:
+    try:
+        return version("headrace")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@click.group(cls=_Help, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(_version(), prog_name="headrace")
+def main() -> None:
+    """Headrace watches a plant's sensor streams on Kafka for what is going wrong, with deep learning.
+
+    \b
+    See it work:      headrace demo
+    Set it up:        write a plan (headrace.toml), then check, train, worker
+    Look at results:  alerts follows the alert topic; backtest runs recordings without a broker
+
+    Where Kafka and InfluxDB are is read from the environment: HEADRACE_KAFKA_BOOTSTRAP and others, see the README.
+    """
+
+
+@main.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Real recordings in place of the simulated plant.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="demo-output", show_default=True)
+@click.option("--seed", default=7, show_default=True, help="The simulated plant and the training are the same for a seed.")
+@click.option("--stay", is_flag=True, help="Keep broker, worker and metrics up afterwards, until Ctrl-C.")
+@_explained
+@_examples("""
+headrace demo
+headrace demo --stay
+headrace demo --data recordings/valve1
+""")
+def demo(data: Path | None, output: Path, seed: int, stay: bool) -> None:
+    """Run everything here: an embedded broker, a simulated plant with faults, training, the worker, its alerts."""
+    from stream.demo import run_demo  # noqa: PLC0415
+
+    sys.exit(run_demo(data, seed=seed, output=output, stay=stay))
+
+
+@main.command()
+@_PLAN
+@click.option("--connect/--no-connect", default=True, help="Also see whether the broker answers.")
+@_explained
+@_examples("""
+headrace check
+headrace check --plan plant/headrace.toml --no-connect
+""")
+def check(plan_path: Path, connect: bool) -> None:
+    """Validate the plan, its artifacts and the environment, and print what would run."""
+    from stream.check import run_check  # noqa: PLC0415
+
+    sys.exit(run_check(plan_path, connect=connect))
+
+
+@main.command()
+@click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@_PLAN
+@click.option("--detector", "only", multiple=True, help="Train only this detector of the plan; may be repeated.")
+@click.option("--first", type=click.IntRange(min=1), help="Use only the first N readings of each recording.")
+@click.option("--from-topic", is_flag=True, help="Train on the readings topic instead of files.")
+@click.option("--since", help="With --from-topic: from this time on, e.g. 2026-11-01T00:00:00Z.")
+@click.option("--until", help="With --from-topic: up to this time.")
+@click.option("--seed", default=0, show_default=True)
+@_TIME_COLUMN
+@_ASSET_COLUMN
+@_explained
+@_examples("""
+headrace train history/*.csv
+headrace train history/ --detector pump-forecast
+headrace train history.parquet --asset-column machine --first 5000
+headrace train --from-topic --since 2026-11-01T00:00:00Z --until 2026-11-08T00:00:00Z
+""")
+def train(
+    data: tuple[Path, ...],
+    plan_path: Path,
+    only: tuple[str, ...],
+    first: int | None,
+    from_topic: bool,
+    since: str | None,
+    until: str | None,
+    seed: int,
+    time_column: str | None,
+    asset_column: str | None,
+) -> None:
+    """Train the plan's detectors on clean history (CSV, Parquet, or a stretch of the topic) and write their artifacts.
+
+    The history is split in the order of time: to learn from, to stop early by, and to set the threshold by.
+    """
+    from stream.learn import run_train  # noqa: PLC0415
+
+    if bool(data) == from_topic:
+        raise click.UsageError("name the files to train on, or --from-topic (one of the two)")
+    run_train(
+        plan_path,
+        data,
+        only=only,
+        first=first,
+        topic_range=(since, until) if from_topic else None,
+        seed=seed,
+        time_column=time_column,
+        asset_column=asset_column,
+    )
+
+
+@main.command()
+@_PLAN
+@click.option("--web-port", type=click.IntRange(0, 65535), help="Port of /metrics and /health; 0 takes a free one.")
+@_explained
+@_examples("""
+headrace worker
+HEADRACE_KAFKA_BOOTSTRAP=kafka-1:9092,kafka-2:9092 headrace worker --plan plant/headrace.toml
+HEADRACE_INFLUX_URL=http://influx:8086 HEADRACE_INFLUX_TOKEN=... headrace worker
+""")
+def worker(plan_path: Path, web_port: int | None) -> None:
+    """Run a stream processor: watch the readings topic, publish alerts and metrics. Start as many as there is to do."""
+    from stream.worker import run_worker  # noqa: PLC0415
+
+    sys.exit(run_worker(plan_path, web_port=web_port))
+
+
+@main.command()
+@_DATA
+@click.option("--topic", help="Topic to send to; default: the plan's readings topic, or plant.readings.v1.")
+@_PLAN
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Recorded seconds per second; default: at once.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first N readings of each recording.")
+@_TIME_COLUMN
+@_ASSET_COLUMN
+@_explained
+@_examples("""
+headrace replay recordings/*.csv
+headrace replay recordings/ --speed 60 --skip 400
+""")
+def replay(
+    data: tuple[Path, ...],
+    topic: str | None,
+    plan_path: Path,
+    speed: float | None,
+    skip: int,
+    time_column: str | None,
+    asset_column: str | None,
+) -> None:
+    """Send recordings to the readings topic as a plant would: in the order of time, keyed by asset."""
+    from models.datasets import read  # noqa: PLC0415
+    from stream.console import advancing  # noqa: PLC0415
+    from stream.learn import cut  # noqa: PLC0415
+    from stream.replay import replay as send  # noqa: PLC0415
+    from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan  # noqa: PLC0415
+
+    topics = load_plan(plan_path).topics if plan_path.exists() else TopicSettings()
+    recordings = [
+        cut(held, skip=skip) for path in data for held in read(path, time_column=time_column, asset_column=asset_column)
+    ]
+    kafka = from_environment(KafkaSettings)
+    with advancing("sending", sum(len(held.at_ms) for held in recordings)) as advance:
+        sent = send(kafka, topic or topics.readings, recordings, speed=speed, progress=advance)
+    click.echo(f"{sent} readings of {len(recordings)} assets sent to {topic or topics.readings} at {kafka.bootstrap}")
+
+
+@main.command()
+@_DATA
+@_PLAN
+@click.option("--scores", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV row per reading and detector.")
+@click.option("--alerts", "alerts_path", type=click.Path(dir_okay=False, path_type=Path), help="Write alerts as JSON lines.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report with plots.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first N readings of each recording.")
+@_TIME_COLUMN
+@_ASSET_COLUMN
+@_explained
+@_examples("""
+headrace backtest recordings/*.csv
+headrace backtest recordings/ --skip 400 --scores scores.csv --alerts alerts.jsonl --report report.html
+""")
+def backtest(
+    data: tuple[Path, ...],
+    plan_path: Path,
+    scores: Path | None,
+    alerts_path: Path | None,
+    report: Path | None,
+    skip: int,
+    time_column: str | None,
+    asset_column: str | None,
+) -> None:
+    """Run recordings through the worker's own pipeline, without a broker: what would have been raised."""
+    from stream.hindsight import run_backtest  # noqa: PLC0415
+
+    run_backtest(
+        plan_path,
+        data,
+        scores=scores,
+        alerts=alerts_path,
+        report=report,
+        skip=skip,
+        time_column=time_column,
+        asset_column=asset_column,
+    )
+
+
+@main.command()
+@_PLAN
+@click.option("--topic", help="The alert topic; default: the plan's, or plant.alerts.v1.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as on the topic.")
+@click.option("--from-start", is_flag=True, help="Begin with the oldest alert that the topic still has.")
+@click.option("--until-end", is_flag=True, help="Stop at the end of the topic instead of waiting for more.")
+@_explained
+@_examples("""
+headrace alerts
+headrace alerts --from-start --until-end --json | jq .asset
+""")
+def alerts(plan_path: Path, topic: str | None, as_json: bool, from_start: bool, until_end: bool) -> None:
+    """Follow the alert topic."""
+    from stream.console import alert_line  # noqa: PLC0415
+    from stream.follow import follow  # noqa: PLC0415
+    from stream.records import to_json  # noqa: PLC0415
+    from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan  # noqa: PLC0415
+
+    topics = load_plan(plan_path).topics if plan_path.exists() else TopicSettings()
+    kafka = from_environment(KafkaSettings)
+    for alert in follow(kafka, topic or topics.alerts, from_start=from_start or until_end, until_end=until_end):
+        if alert is not None:
+            click.echo(to_json(alert).decode() if as_json else alert_line(alert))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Scores to alerts: the fourth stage. A score says how strange a reading is; here is decided what an operator is told.
+
+The words are those of alarm management (ISA-18.2, OPC 10000-9): on-delay, off-delay, deadband. One alert an asset and
+detector: it opens, is updated at most every so often, and resolves; its id is a hash of detector, asset and onset, so a
+replay of the same readings gives the same alerts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+
+from models.base import KINDS
+from stream.records import Alert, Bool, Cause, Float64, Int32, Int64, Severity, State, UInt8
+from stream.sources.json import timestamp
+
+_SEVERITIES: Final[tuple[Severity, ...]] = ("warning", "major", "critical")
+#: The band around an expected value, in standard deviations of its error.
+BAND_SIGMAS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a score becomes an alert. Times in milliseconds; see ``settings.DetectorSettings`` for their meaning."""
+
+    threshold: float
+    on_delay_ms: int = 0
+    off_delay_ms: int = 0
+    deadband: float = 0.1
+    update_every_ms: int = 60_000
+    major_at: float = 1.5
+    critical_at: float = 3.0
+    escalate_after_ms: int = 3_600_000
+
+    @property
+    def lower_bound(self) -> float:
+        """An alert resolves only below this score."""
+        return self.threshold * (1.0 - self.deadband)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who raises the alerts: goes into each of them."""
+
+    site: str
+    detector: str
+    kind: str
+    model_version: str
+
+
+class Evidence(Protocol):
+    """The rows that were judged, as ``records.Scores`` without the decision.
+
+    Rows are sorted by asset and, within an asset, by time.
+    """
+
+    @property
+    def score(self) -> Float64: ...
+    @property
+    def at_ms(self) -> Int64: ...
+    @property
+    def signals(self) -> tuple[str, ...]: ...
+    @property
+    def values(self) -> Float64: ...
+    @property
+    def contributions(self) -> Float64: ...
+    @property
+    def expected(self) -> Float64 | None: ...
+    @property
+    def spread(self) -> Float64 | None: ...
+    @property
+    def verdict(self) -> UInt8: ...
+
+
+@dataclass(slots=True)
+class _Episode:
+    """An asset's stay above the threshold, from its first row there to its resolution."""
+
+    onset_ms: int
+    peak: float = 0.0
+    peak_ms: int = 0
+    causes: tuple[Cause, ...] = ()
+    verdict: str = KINDS[0]
+    confidence: float = 1.0
+    opened_ms: int | None = None
+    below_since_ms: int | None = None
+    level: int = 0
+    published_ms: int = 0
+    sequence: int = 0
+
+
+@dataclass(slots=True)
+class DecisionState:
+    """What must be remembered between batches: the episodes that are not over, by slot."""
+
+    episodes: dict[int, _Episode] = field(default_factory=dict)
+
+
+def decide(
+    state: DecisionState, rules: Rules, identity: Identity, slot: Int32, names: Sequence[str], rows: Evidence
+) -> tuple[Bool, list[Alert]]:
+    """Go through a batch of scores.
+
+    slot   (row,) int32, the asset of each row
+    names  the asset of each slot
+
+    Updates ``state``; returns (row,) bool, whether an alert is open at each row, and the transitions in order of rows.
+    """
+    anomalous = np.zeros(len(slot), dtype=bool)
+    alerts: list[Alert] = []
+    # Nearly all rows are below the threshold on assets with nothing open: they are passed over in one sweep.
+    interesting = rows.score >= rules.threshold
+    if state.episodes:
+        interesting |= np.isin(slot, np.fromiter(state.episodes, dtype=slot.dtype))
+    elif not interesting.any():
+        return anomalous, alerts
+    # An episode that begins within the batch makes all of its asset's later rows interesting too.
+    concerned = np.flatnonzero(np.isin(slot, slot[interesting]))
+    for row in concerned.tolist():
+        asset = int(slot[row])
+        anomalous[row] = _step(state, rules, identity, asset, names[asset], rows, row, alerts)
+    return anomalous, alerts
+
+
+def _step(
+    state: DecisionState,
+    rules: Rules,
+    identity: Identity,
+    slot: int,
+    name: str,
+    rows: Evidence,
+    row: int,
+    alerts: list[Alert],
+) -> bool:
+    """One row of one asset; whether its alert is open after it."""
+    episode = state.episodes.get(slot)
+    value = float(rows.score[row])
+    at_ms = int(rows.at_ms[row])
+    if value != value:  # no evidence in this row: what is open stays open, what is not does not begin
+        return episode is not None and episode.opened_ms is not None
+    if episode is None:
+        if value < rules.threshold:
+            return False
+        episode = state.episodes[slot] = _Episode(onset_ms=at_ms)
+    if value > episode.peak:
+        episode.peak, episode.peak_ms = value, at_ms
+        episode.causes = _causes(rows, row)
+        episode.verdict = KINDS[int(rows.verdict[row])]
+        episode.confidence = float(np.isfinite(rows.values[row]).mean())
+
+    if value < rules.lower_bound:
+        if episode.opened_ms is None:
+            del state.episodes[slot]
+            return False
+        if episode.below_since_ms is None:
+            episode.below_since_ms = at_ms
+        if at_ms - episode.below_since_ms >= rules.off_delay_ms:
+            del state.episodes[slot]
+            alerts.append(_alert(episode, "resolved", rules, identity, name, value, at_ms))
+            return False
+        return True
+    episode.below_since_ms = None
+
+    level = _level(episode, rules, at_ms)
+    if episode.opened_ms is None:
+        if at_ms - episode.onset_ms < rules.on_delay_ms:
+            return False
+        episode.opened_ms, episode.level = at_ms, level
+        alerts.append(_alert(episode, "open", rules, identity, name, value, at_ms))
+    elif level > episode.level or at_ms - episode.published_ms >= rules.update_every_ms:
+        episode.level = max(level, episode.level)
+        alerts.append(_alert(episode, "updated", rules, identity, name, value, at_ms))
+    return True
+
+
+def _level(episode: _Episode, rules: Rules, at_ms: int) -> int:
+    """Severity by how far over the threshold and for how long; index into ``_SEVERITIES``."""
+    far = episode.peak / rules.threshold
+    level = 2 if far >= rules.critical_at else 1 if far >= rules.major_at else 0
+    long = at_ms - episode.onset_ms >= rules.escalate_after_ms
+    return min(level + long, 2)
+
+
+def _causes(rows: Evidence, row: int) -> tuple[Cause, ...]:
+    """The signals with a part in a row's score, the largest first."""
+    shares = rows.contributions[row]
+    causes = []
+    for column in np.argsort(-shares, kind="stable").tolist():
+        if shares[column] <= 0:
+            break
+        value = _finite(rows.values[row, column])
+        expected = None if rows.expected is None else _finite(rows.expected[row, column])
+        spread = None if rows.spread is None else _finite(rows.spread[row, column])
+        banded = expected is not None and spread is not None
+        causes.append(
+            Cause(
+                signal=rows.signals[column],
+                share=min(float(shares[column]), 1.0),
+                value=value,
+                expected=expected,
+                low=expected - BAND_SIGMAS * spread if banded else None,  # type: ignore[operator]
+                high=expected + BAND_SIGMAS * spread if banded else None,  # type: ignore[operator]
+            )
+        )
+    return tuple(causes)
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None
+
+
+def alert_id(detector: str, asset: str, onset_ms: int) -> str:
+    """The id of the alert that ``detector`` raises for ``asset`` from ``onset_ms`` on: the same in every replay."""
+    return hashlib.sha256(f"{detector}\0{asset}\0{onset_ms}".encode()).hexdigest()[:20]
+
+
+def _alert(
+    episode: _Episode, state: State, rules: Rules, identity: Identity, asset: str, score: float, at_ms: int
+) -> Alert:
+    opened_ms = episode.opened_ms if episode.opened_ms is not None else at_ms
+    alert = Alert(
+        id=alert_id(identity.detector, asset, episode.onset_ms),
+        sequence=episode.sequence,
+        state=state,
+        severity=_SEVERITIES[episode.level],
+        asset=asset,
+        detector=identity.detector,
+        kind=identity.kind,
+        verdict=episode.verdict,
+        model_version=identity.model_version,
+        onset=timestamp(episode.onset_ms),
+        opened=timestamp(opened_ms),
+        last_seen=timestamp(at_ms),
+        resolved=timestamp(at_ms) if state == "resolved" else None,
+        score=score,
+        threshold=rules.threshold,
+        peak=episode.peak,
+        peak_at=timestamp(episode.peak_ms),
+        confidence=episode.confidence,
+        causes=episode.causes,
+        site=identity.site,
+    )
+    episode.sequence += 1
+    episode.published_ms = at_ms
+    return alert

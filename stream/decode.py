@@ -1,0 +1,75 @@
+"""Bytes to readings: the first stage. What cannot be used comes out as dead letters with a reason; nothing is lost."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+from stream import sources
+from stream.errors import ConfigError, DecodeError
+from stream.records import DeadLetter, RawRecord, Readings
+from stream.settings import InputSettings
+from stream.sources.base import Rows, Source
+
+_log = logging.getLogger(__name__)
+
+
+class Decoder:
+    """Decodes batches of records in the plan's format into columns of the signals that the plan watches."""
+
+    def __init__(self, settings: InputSettings, signals: Sequence[str]) -> None:
+        self.signals = tuple(signals)
+        self._source = source_of(settings)
+        self._earliest_ms = _milliseconds("input.earliest", settings.earliest)
+        self._latest_ms = _milliseconds("input.latest", settings.latest)
+        self._max_bytes = settings.max_record_bytes
+
+    def decode(self, records: Sequence[RawRecord]) -> tuple[Readings, list[DeadLetter], int]:
+        """Readings in the order of the records, the records that gave none, and how many values no detector watches."""
+        rows = Rows(self.signals, self._earliest_ms, self._latest_ms)
+        dead: list[DeadLetter] = []
+        parse = self._source.parse
+        for index, record in enumerate(records):
+            rows.record = index
+            value = record.value
+            try:
+                if not value:
+                    raise DecodeError("empty", "the record has no value" if value is None else "the value is empty")
+                if len(value) > self._max_bytes:
+                    raise DecodeError("too_large", f"{len(value)} bytes, input.max_record_bytes is {self._max_bytes}")
+                parse(value, rows)
+            except DecodeError as error:
+                dead.append(DeadLetter(record, "decode", error.reason, error.detail))
+            except Exception as error:  # a fault of the parser on one record must not cost the others of the batch
+                _log.exception("the decoder failed at offset %d", record.offset)
+                dead.append(DeadLetter(record, "decode", "decoder_failed", f"{type(error).__name__}: {error}"))
+        readings = rows.readings()
+        return readings, dead, rows.unknown_signals
+
+
+def formats() -> list[str]:
+    """Names of the payload formats: the files in ``stream/sources``."""
+    folder = Path(sources.__file__).parent
+    return sorted(file.stem for file in folder.glob("*.py") if file.stem not in {"__init__", "base"})
+
+
+def source_of(settings: InputSettings) -> Source:
+    """The parser of the plan's format. Raises ``ConfigError`` if there is none of that name."""
+    if settings.format not in formats():
+        raise ConfigError(f"input.format: no format {settings.format!r}; there are {', '.join(formats())}")
+    module = importlib.import_module(f"stream.sources.{settings.format}")
+    return cast(Source, module.Source(settings.time))
+
+
+def _milliseconds(key: str, text: str) -> int:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{key}: {text!r} is not a time such as 2026-11-23T08:00:00Z") from None
+    if at.tzinfo is None:
+        raise ConfigError(f"{key}: {text!r} has no offset from UTC: end it with Z")
+    return int(at.timestamp() * 1000)

@@ -1,0 +1,106 @@
+"""A stretch of the readings topic as recordings, to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from stream.decode import Decoder
+from stream.errors import BrokerError, ConfigError
+from stream.records import Readings
+from stream.settings import KafkaSettings, Plan
+
+if TYPE_CHECKING:
+    from models.datasets import Recording
+
+_BATCH = 5000
+
+
+def read_topic(kafka: KafkaSettings, plan: Plan, since: str | None, until: str | None) -> list[Recording]:
+    """All readings of the topic observed from ``since`` to before ``until`` (RFC 3339), one recording an asset.
+
+    Raises ``ConfigError`` where the plan names no signals or a time is malformed, ``BrokerError``.
+    """
+    signals = sorted({signal for held in plan.detectors.values() for signal in held.signals})
+    if not signals:
+        raise ConfigError("detectors.*.signals: to train from the topic, name the signals to learn")
+    since_ms, until_ms = _bound("--since", since), _bound("--until", until)
+    decoder = Decoder(plan.input, signals)
+    parts = [decoder.decode(records)[0] for records in _records(kafka, plan.topics.readings)]
+    recordings = _by_asset(parts, signals, since_ms, until_ms)
+    if not recordings:
+        raise ConfigError(f"{plan.topics.readings}: no reading of the plan's signals between {since} and {until}")
+    return recordings
+
+
+def _bound(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option}: {text!r} is not a time such as 2026-11-23T08:00:00Z") from None
+    if at.tzinfo is None:
+        raise ConfigError(f"{option}: {text!r} has no offset from UTC: end it with Z")
+    return round(at.timestamp() * 1000)
+
+
+def _records(kafka: KafkaSettings, topic: str) -> Iterator[list[Any]]:
+    """What the topic holds now, in batches."""
+    try:
+        consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False)
+    except KafkaError as error:
+        raise BrokerError(f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?") from None
+    try:
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise BrokerError(f"{kafka.bootstrap}: there is no topic {topic!r}")
+        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            for batch in consumer.poll(timeout_ms=1000, max_records=_BATCH).values():
+                yield batch
+    except KafkaError as error:
+        raise BrokerError(f"{kafka.bootstrap}: {topic}: {type(error).__name__}: {error}") from None
+    finally:
+        consumer.close()
+
+
+def _by_asset(
+    parts: list[Readings], signals: list[str], since_ms: int | None, until_ms: int | None
+) -> list[Recording]:
+    from models.datasets import Recording  # noqa: PLC0415 (polars is only needed when recordings are)
+
+    names = np.array([name for part in parts for name in np.array(part.names, dtype=object)[part.asset]], dtype=object)
+    if not len(names):
+        return []
+    at_ms = np.concatenate([part.at_ms for part in parts])
+    values = np.concatenate([part.values for part in parts])
+    wanted = np.ones(len(at_ms), dtype=bool)
+    if since_ms is not None:
+        wanted &= at_ms >= since_ms
+    if until_ms is not None:
+        wanted &= at_ms < until_ms
+    recordings = []
+    for asset in sorted(set(names[wanted])):
+        rows = np.flatnonzero(wanted & (names == asset))
+        _, newest = np.unique(at_ms[rows], return_index=True)  # sorted by time, repeated readings once
+        rows = rows[newest]
+        seen = ~np.isnan(values[rows]).all(axis=0)
+        recordings.append(
+            Recording(
+                asset=str(asset),
+                at_ms=at_ms[rows],
+                signals=tuple(signal for signal, there in zip(signals, seen, strict=True) if there),
+                values=values[rows][:, seen],
+                labels=None,
+            )
+        )
+    return recordings

@@ -1,0 +1,124 @@
+"""``headrace train``: a plan's detectors, trained on files or on a stretch of the readings topic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from models.artifact import Artifact
+from models.datasets import Recording, read
+from models.errors import TrainingError
+from models.train import train
+from stream.console import bar
+from stream.errors import ConfigError
+from stream.history import read_topic
+from stream.settings import DetectorSettings, KafkaSettings, Plan, from_environment, load_plan
+
+
+def run_train(
+    plan_path: Path,
+    data: Sequence[Path],
+    *,
+    only: Sequence[str] = (),
+    first: int | None = None,
+    topic_range: tuple[str | None, str | None] | None = None,
+    seed: int = 0,
+    time_column: str | None = None,
+    asset_column: str | None = None,
+) -> None:
+    """Train, show the figures of each model, write the artifacts. Raises ``ConfigError`` and ``ModelError``."""
+    plan = load_plan(plan_path)
+    unknown = set(only) - set(plan.detectors)
+    if unknown:
+        raise ConfigError(f"--detector {sorted(unknown)[0]}: the plan has {', '.join(plan.detectors)}")
+    if topic_range is not None:
+        recordings = read_topic(from_environment(KafkaSettings), plan, *topic_range)
+    else:
+        recordings = [held for path in data for held in read(path, time_column=time_column, asset_column=asset_column)]
+    recordings = [cut(held, first=first) for held in recordings]
+    console = Console()
+    console.print(_summary(train_plan(plan, recordings, only=only, seed=seed, console=console)))
+
+
+def cut(recording: Recording, *, first: int | None = None, skip: int = 0) -> Recording:
+    """A recording's readings from ``skip`` up to ``first``."""
+    return replace(
+        recording,
+        at_ms=recording.at_ms[skip:first],
+        values=recording.values[skip:first],
+        labels=None if recording.labels is None else recording.labels[skip:first],
+    )
+
+
+def train_plan(
+    plan: Plan,
+    recordings: Sequence[Recording],
+    *,
+    only: Sequence[str] = (),
+    seed: int = 0,
+    console: Console | None = None,
+) -> list[tuple[str, str, Path, Artifact]]:
+    """Train the plan's detectors and save each artifact where the plan says.
+
+    Returns (detector, asset or "", folder, artifact) for each. Raises ``TrainingError`` naming the detector.
+    """
+    jobs = [
+        job for name, settings in plan.detectors.items() if not only or name in only
+        for job in _jobs(plan, name, settings, recordings)
+    ]  # fmt: skip
+    done = []
+    with bar(console) as progress:
+        overall = progress.add_task("models", total=len(jobs), note="")
+        current = progress.add_task("", total=1, note="")
+        for name, asset, path, chosen in jobs:
+            settings = plan.detectors[name]
+            progress.reset(current, description=f"{name} {asset}".strip(), total=1, note="")
+
+            def report(step: int, total: int, note: str) -> None:
+                progress.update(current, completed=step, total=total, note=note)
+
+            try:
+                artifact = train(
+                    chosen,
+                    detector=settings.kind,
+                    signals=settings.signals or None,
+                    config=settings.config,
+                    seed=seed,
+                    max_gap_s=float("inf") if settings.gaps.policy == "keep" else settings.gaps.longer_than_s,
+                    progress=report,
+                )
+            except TrainingError as error:
+                raise TrainingError(f"detectors.{name}{f' for {asset}' if asset else ''}: {error}") from None
+            artifact.save(path)
+            done.append((name, asset, path, artifact))
+            progress.advance(overall)
+        progress.remove_task(current)
+    return done
+
+
+def _jobs(
+    plan: Plan, name: str, settings: DetectorSettings, recordings: Sequence[Recording]
+) -> list[tuple[str, str, Path, list[Recording]]]:
+    watched = [held for held in recordings if settings.watches(held.asset)]
+    if not watched:
+        seen = ", ".join(sorted({held.asset for held in recordings})[:5])
+        raise TrainingError(f"detectors.{name}.assets: no recording matches {settings.assets}; there are {seen}")
+    if not settings.one_model_per_asset:
+        return [(name, "", plan.artifact_path(name), watched)]
+    assets = sorted({held.asset for held in watched})
+    return [
+        (name, asset, plan.artifact_path(name, asset), [held for held in watched if held.asset == asset])
+        for asset in assets
+    ]
+
+
+def _summary(trained: Sequence[tuple[str, str, Path, Artifact]]) -> Table:
+    table = Table("detector", "asset", "artifact", "version", "figures", title="Trained")
+    for name, asset, path, artifact in trained:
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in artifact.manifest.figures.items())
+        table.add_row(name, asset or "all", str(path), artifact.version, figures)
+    return table

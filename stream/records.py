@@ -1,0 +1,206 @@
+"""What travels between the stages: arrays inside, records at the edges.
+
+    RawRecord --decode--> Readings --window--> Windows --score--> Scores --decide--> Alert
+                  `-> DeadLetter      `-> Late
+
+Everything in between is a struct of arrays: one row a reading, in the order the broker gave them. Only what leaves the
+pipeline for a person (an alert) or for repair (a dead letter) becomes an object of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+UInt8 = npt.NDArray[np.uint8]
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+Severity = Literal["warning", "major", "critical"]
+State = Literal["open", "updated", "resolved"]
+
+
+class RawRecord(Protocol):
+    """A record as a Kafka client hands it over (aiokafka's and kafka-python's ``ConsumerRecord`` both fit)."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A ``RawRecord`` of our own making, for files, replays and tests. ``timestamp``: epoch milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes | None
+    key: bytes | None = None
+    timestamp: int = 0
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """A batch of readings as columns.
+
+    names      the assets that occur, in order of first sight
+    asset      (reading,) int32, index into ``names``
+    at_ms      (reading,) int64, when it was observed, epoch milliseconds
+    signals    names of the columns of ``values``
+    values     (reading, signal) float64, in the plant's units; NaN where missing, not finite or of bad quality
+    record     (reading,) int32, index of the record of the batch that it came in
+    """
+
+    names: tuple[str, ...]
+    asset: Int32
+    at_ms: Int64
+    signals: tuple[str, ...]
+    values: Float64
+    record: Int32
+
+    def __len__(self) -> int:
+        return len(self.at_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one model says of the readings of a batch, one row a reading that it could judge.
+
+    detector       name of the detector in the plan
+    kind           name of the detector's file, e.g. ``lstm_forecaster``
+    model_version  version of the artifact that scored
+    names, asset   as in ``Readings``
+    at_ms          (row,) int64, epoch milliseconds
+    score          (row,) float64, higher is stranger; NaN = no usable value in the newest row
+    threshold      (row,) float64
+    anomalous      (row,) bool: an alert is open at this row
+    signals        names of the columns below
+    values         (row, signal) float64, plant units, NaN = missing
+    contributions  (row, signal) float64, rows sum to 1 or are zero
+    expected       (row, signal) float64, plant units, or None
+    spread         (row, signal) float64, plant units, one standard deviation, or None
+    verdict        (row,) uint8, index into ``models.base.KINDS``
+    """
+
+    detector: str
+    kind: str
+    model_version: str
+    names: tuple[str, ...]
+    asset: Int32
+    at_ms: Int64
+    score: Float64
+    threshold: Float64
+    anomalous: Bool
+    signals: tuple[str, ...]
+    values: Float64
+    contributions: Float64
+    expected: Float64 | None
+    spread: Float64 | None
+    verdict: UInt8
+
+    def __len__(self) -> int:
+        return len(self.at_ms)
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One signal's part in an alert. Values are in the plant's units; absent where unknown."""
+
+    signal: str
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    value: float | None = None
+    expected: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One transition of one alert: version 1 of the record on ``plant.alerts.v1``, key = ``id``.
+
+    ``id`` is a hash of (detector, asset, onset), so a replay gives the same one. Times are RFC 3339 in UTC. ``score``
+    is that of ``last_seen``, ``peak`` the highest since ``onset``; ``causes`` are sorted by share, which sum to 1.
+    ``sequence`` counts the transitions of this alert from 0.
+    """
+
+    id: str
+    sequence: int
+    state: State
+    severity: Severity
+    asset: str
+    detector: str
+    kind: str
+    verdict: str
+    model_version: str
+    onset: str
+    opened: str
+    last_seen: str
+    resolved: str | None = None
+    score: float
+    threshold: float
+    peak: float
+    peak_at: str
+    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    causes: tuple[Cause, ...] = ()
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be used, or a piece of output no sink would take, with the reason."""
+
+    record: RawRecord
+    stage: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A record with readings older than what its asset has already shown."""
+
+    record: RawRecord
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """All that one batch of records led to: what the sinks are given, together.
+
+    ``counts`` are whole numbers by name (readings, duplicates, unwatched, ...) and ``stage_s`` the seconds a stage took:
+    both feed the metrics. ``produced_ms`` is the newest record's own timestamp, for the time from produce to alert.
+    """
+
+    scores: tuple[Scores, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+    dead: tuple[DeadLetter, ...] = ()
+    late: tuple[Late, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    produced_ms: int = 0
+
+
+def to_json(record: msgspec.Struct | Mapping[str, Any]) -> bytes:
+    """A record as compact JSON."""
+    return msgspec.json.encode(record)

@@ -1,0 +1,284 @@
+"""What a deployment decides: the plan (a TOML file, the same on every worker) and the environment (addresses, secrets).
+
+The plan says which detector watches which assets and what an alarm is worth; it is kept with the plant's documents. The
+environment (prefix ``HEADRACE_``) says where things are and holds the secrets; nothing secret stands in the plan.
+Unknown keys and impossible values stop the start with the key named.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models import registry
+from stream.errors import ConfigError
+
+S = TypeVar("S", bound=BaseSettings)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Seconds = Annotated[float, Field(ge=0, le=366 * 86400)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TopicSettings(_Strict):
+    """Names of the topics. ``scores`` may be empty: then no scores are published to Kafka."""
+
+    readings: str = "plant.readings.v1"
+    alerts: str = "plant.alerts.v1"
+    scores: str = ""
+    dead_letters: str = "plant.readings.dlq.v1"
+    late: str = "plant.readings.late.v1"
+
+
+class InputSettings(_Strict):
+    """How a record becomes readings.
+
+    time               what a number in ``ts`` means; text is RFC 3339 in any case
+    earliest, latest   readings observed outside are dead letters: a wrong unit or a dead clock battery. ``latest`` is
+                       fixed in the plan, not "now", so that a replay decides as the live run did
+    max_record_bytes   a larger record is a dead letter
+    """
+
+    format: Name = "json"
+    time: Literal["s", "ms"] = "ms"
+    earliest: str = "2000-01-01T00:00:00Z"
+    latest: str = "2100-01-01T00:00:00Z"
+    max_record_bytes: Annotated[int, Field(ge=256, le=64 << 20)] = 1 << 20
+
+
+class GapSettings(_Strict):
+    """What happens where an asset's readings are further apart than ``longer_than_s``.
+
+    ``keep``: the next reading follows as if nothing was missing; ``reset``: the window starts anew, so the detector is
+    silent until it is full again.
+    """
+
+    policy: Literal["keep", "reset"] = "reset"
+    longer_than_s: Seconds | None = None
+
+
+class DetectorSettings(_Strict):
+    """One detector at work: what it is, what it watches, and when its score is an alarm.
+
+    kind                   a file name in models/detectors
+    assets                 patterns such as ``pump-*``
+    signals                the columns it sees; empty when training: all that the recordings have
+    artifact               folder of the trained artifact; ``{asset}`` in it means a model of its own for every asset
+    hop                    score every how many readings
+    false_alarms_per_day   what the operator accepts, for one asset and this detector
+    threshold              overrides what calibration says
+    on_delay_s             how long the score must stay over the threshold before the alert opens
+    off_delay_s            how long it must stay under the lower bound before the alert resolves
+    deadband               that lower bound is threshold * (1 - deadband)
+    update_every_s         an open alert is published again at most so often, unless its severity rises
+    major_at, critical_at  multiples of the threshold that make it worse
+    escalate_after_s       an alert that lasts so long becomes one step more severe
+    config                 settings of the detector itself, used when it is trained
+    """
+
+    kind: Name
+    assets: tuple[str, ...] = ("*",)
+    signals: tuple[str, ...] = ()
+    artifact: str
+    hop: Annotated[int, Field(ge=1, le=100_000)] = 1
+    gaps: GapSettings = GapSettings()
+    false_alarms_per_day: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    threshold: Annotated[float, Field(gt=0)] | None = None
+    on_delay_s: Seconds = 0.0
+    off_delay_s: Seconds = 0.0
+    deadband: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    update_every_s: Seconds = 60.0
+    major_at: Annotated[float, Field(gt=1)] = 1.5
+    critical_at: Annotated[float, Field(gt=1)] = 3.0
+    escalate_after_s: Seconds = 3600.0
+    config: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind not in registry.names():
+            raise ValueError(f"kind: no detector {self.kind!r}; there are {', '.join(sorted(registry.names()))}")
+        if self.critical_at <= self.major_at:
+            raise ValueError("critical_at must be above major_at")
+        if not self.assets:
+            raise ValueError("assets: name at least one pattern, such as '*'")
+        return self
+
+    @property
+    def one_model_per_asset(self) -> bool:
+        """Whether every asset has a model of its own."""
+        return "{asset}" in self.artifact
+
+    def watches(self, asset: str) -> bool:
+        """Whether an asset matches one of the patterns."""
+        return any(fnmatchcase(asset, pattern) for pattern in self.assets)
+
+
+class Plan(_Strict):
+    """The plan: ``headrace.toml``."""
+
+    site: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
+    topics: TopicSettings = TopicSettings()
+    input: InputSettings = InputSettings()
+    detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]
+    #: The folder of the plan's file: relative artifacts are found from here.
+    folder: Path = Field(default=Path(), exclude=True)
+
+    def artifact_path(self, name: str, asset: str | None = None) -> Path:
+        """Where the artifact of detector ``name`` lies, for ``asset`` where each has its own."""
+        settings = self.detectors[name]
+        if settings.one_model_per_asset:
+            if asset is None or not _is_plain(asset):
+                raise ConfigError(f"detectors.{name}.artifact: {asset!r} cannot be a folder's name")
+            return self.folder / settings.artifact.replace("{asset}", asset)
+        return self.folder / settings.artifact
+
+
+def _is_plain(asset: str) -> bool:
+    """Whether an asset's name is safe as the name of a folder: it comes from outside."""
+    return asset not in {"", ".", ".."} and "/" not in asset and "\\" not in asset and "\0" not in asset
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read and check a plan. Raises ``ConfigError`` that names file, key and remedy."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such plan; write one or name it with --plan") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if "folder" in table:
+        raise ConfigError(f"{path}: folder: unknown key")
+    return parse_plan(table, folder=path.parent, source=str(path))
+
+
+def parse_plan(table: Mapping[str, Any], *, folder: Path = Path(), source: str = "plan") -> Plan:
+    """A plan from a table as TOML gives it. Raises ``ConfigError``."""
+    try:
+        return Plan.model_validate({**table, "folder": folder})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source, Plan)) from None
+
+
+class KafkaSettings(BaseSettings):
+    """Where the Kafka cluster is and how to be let in; read from ``HEADRACE_KAFKA_*``.
+
+    The same settings reach every client: Faust's consumer, the producer of alerts, and the command line's.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_KAFKA_", frozen=True)
+
+    bootstrap: str = "127.0.0.1:9092"
+    group: str = "headrace"
+    #: A stable name of this worker keeps its partitions over a quick restart (static membership).
+    instance_id: str = ""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    replication_factor: Annotated[int, Field(ge=1, le=32)] = 1
+    partitions: Annotated[int, Field(ge=1, le=4096)] = 4
+    session_timeout_s: Annotated[float, Field(ge=1, le=600)] = 30.0
+    max_record_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 20
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not (self.username and self.password.get_secret_value()):
+            raise ValueError("security_protocol is SASL: set HEADRACE_KAFKA_USERNAME and HEADRACE_KAFKA_PASSWORD")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("set both of HEADRACE_KAFKA_CERT_FILE and HEADRACE_KAFKA_KEY_FILE, or neither")
+        for key in ("ca_file", "cert_file", "key_file"):
+            file = getattr(self, key)
+            if file is not None and not file.is_file():
+                raise ValueError(f"{key}: there is no file {file}")
+        return self
+
+    @property
+    def servers(self) -> list[str]:
+        """The bootstrap addresses, each host:port."""
+        return [server.strip() for server in self.bootstrap.split(",") if server.strip()]
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context, or None where the protocol has none. Certificates and host names are always verified."""
+        if "SSL" not in self.security_protocol.replace("SASL", ""):
+            return None
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+            if self.cert_file and self.key_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(f"HEADRACE_KAFKA_CA_FILE, _CERT_FILE, _KEY_FILE: {error}") from None
+        return context
+
+    def client_options(self) -> dict[str, Any]:
+        """Options that aiokafka's and kafka-python's clients both understand."""
+        options: dict[str, Any] = {"bootstrap_servers": self.servers, "security_protocol": self.security_protocol}
+        if context := self.ssl_context():
+            options["ssl_context"] = context
+        if self.security_protocol.startswith("SASL"):
+            options |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.username,
+                "sasl_plain_password": self.password.get_secret_value(),
+            }
+        return options
+
+
+class WorkerSettings(BaseSettings):
+    """How a worker runs; read from ``HEADRACE_WORKER_*``.
+
+    web_host binds narrowly by default: metrics and health are for the machine itself unless told otherwise.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_WORKER_", frozen=True)
+
+    plan: Path = Path("headrace.toml")
+    web_host: str = "127.0.0.1"
+    web_port: Annotated[int, Field(ge=0, le=65535)] = 6066
+    grace_s: Annotated[float, Field(gt=0, le=600)] = 20.0
+    commit_every_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    max_poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def from_environment(kind: type[S], **overrides: Any) -> S:
+    """Settings from the environment, overrides first (those that are None don't count). Raises ``ConfigError``."""
+    try:
+        return kind(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, "environment", kind)) from None
+
+
+def unknown_variables(*kinds: type[BaseSettings]) -> list[str]:
+    """Variables of our prefix in the environment that nothing reads: most likely misspelt."""
+    known = {f"{kind.model_config['env_prefix']}{field}".upper() for kind in kinds for field in kind.model_fields}
+    return sorted(name for name in os.environ if name.startswith("HEADRACE_") and name not in known)
+
+
+def _explain(error: ValidationError, source: str, kind: type[BaseModel]) -> str:
+    """Pydantic's findings, each with its key and without the value (which may be a secret)."""
+    prefix = kind.model_config.get("env_prefix", "")
+    lines = []
+    for finding in error.errors(include_input=False, include_url=False):
+        key = ".".join(str(part) for part in finding["loc"] if part != "[key]")
+        if prefix and key:
+            key = f"{prefix}{key}".upper()
+        message = finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "extra_forbidden":
+            message = "unknown key"
+        lines.append(f"{source}: {key or kind.__name__}: {message}")
+    return "\n".join(lines)

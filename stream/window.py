@@ -1,0 +1,158 @@
+"""Readings to windows: the second stage.
+
+Per asset the last ``length - 1`` scaled rows are kept in one ring-free array, (slot, row, signal). A batch's rows are laid
+behind their asset's history in one flat array, and a window is a run of consecutive rows of it: no loop over readings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream.records import Bool, Float32, Int32, Int64
+
+#: Wider than any time in milliseconds: keeps assets apart while a running maximum goes over all of them at once.
+_APART = np.int64(1) << 44
+#: No reading yet.
+NEVER = np.iinfo(np.int64).min // 2
+
+
+def arrival(slot: Int32, at_ms: Int64, last_ms: Int64) -> tuple[Int64, Bool, Bool]:
+    """Sort a batch by asset, keep each asset's time going forward.
+
+    slot     (reading,) int32, index of the asset
+    at_ms    (reading,) int64
+    last_ms  (slot,) int64, each asset's newest reading so far; updated in place
+
+    Returns ``order`` (reading,), which sorts by asset and keeps arrival order within it, and, in that order, ``late``
+    (older than what the asset has shown) and ``duplicate`` (the same time as its newest).
+    """
+    order = np.argsort(slot, kind="stable")
+    slots = slot[order].astype(np.int64)
+    times = at_ms[order]
+    first = _firsts(slots)
+    # The newest time seen before each row, within its asset: the stored one, or the running maximum of the batch.
+    running = np.maximum.accumulate(np.maximum(times, np.maximum(last_ms[slots], 0)) + slots * _APART) - slots * _APART
+    before = np.empty_like(times)
+    before[1:] = running[:-1]
+    before[first] = last_ms[slots[first]]
+    if len(times):
+        ends = np.append(np.flatnonzero(first)[1:] - 1, len(times) - 1)
+        last_ms[slots[ends]] = np.maximum(last_ms[slots[ends]], running[ends])
+    return order, times < before, times == before
+
+
+def _firsts(slots: Int64) -> Bool:
+    first = np.ones(len(slots), dtype=bool)
+    first[1:] = slots[1:] != slots[:-1]
+    return first
+
+
+@dataclass(slots=True)
+class WindowState:
+    """What a detector remembers of its assets' readings; grows as assets appear.
+
+    history  (slot, length - 1, signal) float32, scaled, the newest last
+    rows     (slot,) int64, rows since the last reset
+    last_ms  (slot,) int64, time of the newest row
+    """
+
+    length: int
+    signals: int
+    history: Float32 = field(init=False)
+    rows: Int64 = field(init=False)
+    last_ms: Int64 = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = np.zeros((0, self.length - 1, self.signals), dtype=np.float32)
+        self.rows = np.zeros(0, dtype=np.int64)
+        self.last_ms = np.zeros(0, dtype=np.int64)
+
+    def grow(self, slots: int) -> None:
+        """Make room for ``slots`` assets, doubling so that growth costs little a reading."""
+        held = len(self.rows)
+        if slots <= held:
+            return
+        room = max(slots, 2 * held, 16)
+        history = np.zeros((room, self.length - 1, self.signals), dtype=np.float32)
+        history[:held] = self.history
+        self.history = history
+        self.rows = np.concatenate([self.rows, np.zeros(room - held, dtype=np.int64)])
+        self.last_ms = np.concatenate([self.last_ms, np.full(room - held, NEVER, dtype=np.int64)])
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Where the windows of a batch lie.
+
+    flat   (row, signal) float32: each asset's history followed by its new rows
+    end    (window,) int64, index into ``flat`` of each window's newest row
+    row    (window,) int64, index of the reading (of those given) that each window judges
+    """
+
+    length: int
+    flat: Float32
+    end: Int64
+    row: Int64
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+    def take(self, start: int, stop: int) -> Float32:
+        """Windows ``start`` to ``stop`` as (window, time, signal) float32."""
+        steps = np.arange(1 - self.length, 1)
+        return self.flat[self.end[start:stop, None] + steps]
+
+
+def window(
+    state: WindowState, slot: Int32, at_ms: Int64, rows: Float32, *, hop: int = 1, longest_gap_ms: int | None = None
+) -> Windows:
+    """Lay a batch's rows behind their assets' histories.
+
+    slot, at_ms, rows  (row,), (row,), (row, signal) scaled; sorted by slot, and by time within a slot
+    hop                judge every how many rows, counted from the first full window since a reset
+    longest_gap_ms     a longer pause between two rows of an asset empties its window; None: never
+
+    Updates ``state``; returns the windows that are full and whose turn it is.
+    """
+    count = len(slot)
+    keep = state.length - 1
+    if not count:
+        empty = np.zeros(0, dtype=np.int64)
+        return Windows(state.length, np.zeros((0, state.signals), dtype=np.float32), empty, empty)
+    slots = slot.astype(np.int64)
+    state.grow(int(slots[-1]) + 1)
+    first = _firsts(slots)
+    starts = np.flatnonzero(first)
+    group = np.cumsum(first) - 1
+    ends = np.append(starts[1:], count)
+
+    # Rows since the last reset, counted on from what the state holds.
+    nth = np.arange(count) - starts[group]
+    since = state.rows[slots] + nth + 1
+    if longest_gap_ms is not None:
+        before = np.empty_like(at_ms)
+        before[1:] = at_ms[:-1]
+        before[starts] = state.last_ms[slots[starts]]
+        gap = at_ms - before > longest_gap_ms
+        if gap.any():
+            last_gap = np.maximum.accumulate(np.where(gap | first, np.arange(count), 0))
+            since = np.where(gap[last_gap], np.arange(count) - last_gap + 1, since)
+
+    # Each group: its history, then its rows.
+    offset = np.arange(len(starts)) * keep + starts
+    flat = np.empty((count + len(starts) * keep, state.signals), dtype=np.float32)
+    touched = slots[starts]
+    position = np.arange(count) + (group + 1) * keep
+    flat[position] = rows
+    if keep:
+        flat[offset[:, None] + np.arange(keep)] = state.history[touched]
+        stop = offset + keep + (ends - starts)
+        state.history[touched] = flat[stop[:, None] + np.arange(-keep, 0)]
+    state.rows[touched] = since[ends - 1]
+    state.last_ms[touched] = at_ms[ends - 1]
+
+    turn = (since >= state.length) & ((since - state.length) % hop == 0)
+    chosen = np.flatnonzero(turn)
+    return Windows(state.length, flat, position[chosen], chosen)

@@ -1,0 +1,75 @@
+"""The worker's process: everything put together from plan and environment.
+
+``headrace worker`` calls ``run_worker``; ``faust -A stream.worker worker`` finds ``app``, which is made when it is asked
+for, so that importing this module does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from stream.app import App, create_app
+from stream.errors import ConfigError
+from stream.pipeline import Pipeline
+from stream.publish import Publisher
+from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan
+from stream.shelf import Shelf
+from stream.sinks.base import Sink
+from stream.sinks.influxdb import InfluxSettings, InfluxSink
+from stream.sinks.kafka import KafkaSink
+from stream.sinks.prometheus import Metrics, PrometheusSink
+from stream.topics import ensure_topics
+from stream.web import Health
+
+_log = logging.getLogger(__name__)
+
+
+def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: InfluxSettings) -> App:
+    """Load the models, make the topics that are missing, put the application together."""
+    metrics = Metrics()
+    health = Health()
+    shelf = Shelf(plan)
+    shelf.warm()
+    for detector, artifact in shelf.items():
+        metrics.set_model(detector, artifact.detector.name, artifact.version)
+    sinks: list[Sink] = [KafkaSink(kafka, plan.topics, site=plan.site)]
+    if influx.url:
+        sinks.append(InfluxSink(influx, site=plan.site))
+    sinks.append(PrometheusSink(metrics))
+    ensure_topics(kafka, plan.topics)
+    return create_app(
+        plan,
+        Pipeline(plan, shelf),
+        Publisher(sinks, metrics=metrics),
+        kafka=kafka,
+        worker=worker,
+        metrics=metrics,
+        health=health,
+    )
+
+
+def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. Raises ``ConfigError``, ``BrokerError`` before anything starts."""
+    settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
+    app = build(
+        load_plan(settings.plan), from_environment(KafkaSettings), settings, from_environment(InfluxSettings)
+    )
+    worker = app.Worker(
+        loglevel=settings.log_level, quiet=False, redirect_stdouts=False, console_port=0, debug=False
+    )
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(name)
+    settings = from_environment(WorkerSettings)
+    return build(load_plan(settings.plan), from_environment(KafkaSettings), settings, from_environment(InfluxSettings))

@@ -1,0 +1,126 @@
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.decode import Decoder, formats
+from stream.errors import ConfigError
+from stream.records import Record
+from stream.settings import InputSettings
+from stream.sources.json import encode, timestamp
+
+SIGNALS = ("pressure", "temperature")
+GOOD = {"asset": "pump-1", "ts": "2026-11-23T08:00:00.250Z", "values": {"temperature": 71.25, "pressure": 3}}
+AT_MS = 1795420800250
+
+
+def decode(*values: bytes | None, **settings: Any) -> tuple[Any, list[str], int]:
+    records = [Record("readings", 0, offset, value) for offset, value in enumerate(values)]
+    readings, dead, unknown = Decoder(InputSettings(**settings), SIGNALS).decode(records)
+    return readings, [letter.reason for letter in dead], unknown
+
+
+def changed(**changes: Any) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+def test_a_reading_becomes_a_row_of_the_plans_columns() -> None:
+    readings, dead, _ = decode(changed())
+    assert dead == []
+    assert readings.names == ("pump-1",)
+    assert readings.at_ms.tolist() == [AT_MS]
+    assert readings.signals == SIGNALS
+    assert readings.values.tolist() == [[3.0, 71.25]]
+
+
+@pytest.mark.parametrize(
+    ("ts", "settings", "expected"),
+    [
+        ("2026-11-23T09:00:00.250+01:00", {}, AT_MS),
+        (AT_MS, {"time": "ms"}, AT_MS),
+        (AT_MS / 1000, {"time": "s"}, AT_MS),
+        (AT_MS // 1000, {"time": "s"}, AT_MS - 250),
+    ],
+)
+def test_time_is_read_in_the_unit_the_plan_says(ts: object, settings: dict[str, Any], expected: int) -> None:
+    readings, dead, _ = decode(changed(ts=ts), **settings)
+    assert dead == []
+    assert readings.at_ms.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"pump-1;71.2;3.0", "not_json"),
+        (b'{"asset": "pump-1", "ts"', "not_json"),
+        ("{“asset”}".encode("utf-16"), "not_json"),
+        (b'{"asset": "pump-1", "ts": 1795420800250, "values": {"pressure": NaN}}', "not_json"),
+        (b"\xff\xfe\x00", "not_json"),
+        (changed(values={"pressure": "NaN"}), "wrong_type"),
+        (changed(values=[1, 2]), "wrong_type"),
+        (changed(values={}), "wrong_type"),
+        (changed(asset=17), "wrong_type"),
+        (changed(asset=""), "wrong_type"),
+        (changed(asset="pump\n1"), "bad_asset"),
+        (json.dumps({"ts": AT_MS, "values": {"pressure": 1}}).encode(), "wrong_type"),
+        (changed(ts="yesterday"), "wrong_type"),
+        (changed(ts="2026-11-23T08:00:00"), "bad_time"),
+        (changed(ts=99999999999999), "absurd_time"),
+        (changed(ts=1e308), "absurd_time"),
+        (changed(ts=-5), "absurd_time"),
+        (changed(values={"humidity": 4.0}), "unknown_signals"),
+        (b"", "empty"),
+        (None, "empty"),
+        (b"null", "wrong_type"),
+        (b" " * 2_000_000, "too_large"),
+        (b"[" * 100_000, "not_json"),
+    ],
+)
+def test_what_cannot_be_used_is_a_dead_letter_with_a_reason(value: bytes | None, reason: str) -> None:
+    readings, dead, _ = decode(changed(), value, changed(asset="pump-2"))
+    assert dead == [reason] or (value == b"[" * 100_000 and len(dead) == 1)
+    assert readings.names == ("pump-1", "pump-2")
+    assert readings.record.tolist() == [0, 2]
+
+
+def test_missing_null_bad_and_infinite_values_are_nan_never_zero() -> None:
+    readings, dead, unknown = decode(
+        changed(values={"temperature": None, "pressure": 1.0}),
+        changed(values={"pressure": 2.0}),
+        changed(quality={"temperature": "bad", "pressure": "uncertain"}),
+        changed(values={"pressure": 4.0, "humidity": 50}),
+    )
+    assert dead == []
+    assert [[math.isnan(value) for value in row] for row in readings.values.tolist()] == [[False, True]] * 4
+    assert readings.values[:, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert unknown == 1
+
+
+def test_an_unknown_format_and_a_naive_bound_name_their_key() -> None:
+    with pytest.raises(ConfigError, match=r"input\.format.*json"):
+        Decoder(InputSettings(format="xml"), SIGNALS)
+    with pytest.raises(ConfigError, match=r"input\.latest.*Z"):
+        Decoder(InputSettings(latest="2026-01-01T00:00:00"), SIGNALS)
+    assert "json" in formats()
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(946684800000, 4102444800000))
+def test_what_is_encoded_is_decoded_to_the_last_bit(value: float, at_ms: int) -> None:
+    readings, dead, _ = decode(encode("a", at_ms, {"pressure": value, "temperature": float("nan")}))
+    assert dead == []
+    assert readings.values[0, 0] == value
+    assert math.isnan(readings.values[0, 1])
+    assert readings.at_ms.tolist() == [at_ms]
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_break_the_decoder(value: bytes) -> None:
+    readings, dead, _ = decode(value)
+    assert len(readings) + len(dead) == 1
+
+
+def test_timestamps_are_rfc_3339_in_utc() -> None:
+    assert timestamp(AT_MS) == "2026-11-23T08:00:00.250Z"
