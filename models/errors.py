@@ -1,10 +1,10 @@
 """What can go wrong with models, and what the caller does about it.
 
-    ModelError
-    |-- UnknownDetector     no file of that name in models/detectors: name one that exists
-    |-- InvalidArtifact     refuse the artifact; what is serving stays
-    |-- TrainingError       not enough or unusable data: the message names the remedy
-    `-- DataError           a file or a column cannot be read: the message names it
+ModelError
+|-- UnknownDetector     no file of that name in models/detectors: name one that exists
+|-- InvalidArtifact     refuse the artifact; what is serving stays
+|-- TrainingError       not enough or unusable data: the message names the remedy
+`-- DataError           a file or a column cannot be read: the message names it
 """
 
 from __future__ import annotations

@@ -1,0 +1,77 @@
+"""Squeezes the window with convolutions along time and finds strange what does not come back.
+
+The same small filters slide over every part of the window, so a pattern is learnt wherever it falls and few weights are
+needed: the autoencoder to try first where history is short or signals are many.
+
+Limits: what it sees together is about two dozen rows; slower relations need a dense or LSTM autoencoder. Cost here, one core: seconds of training on a few
+thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean history without a gap.
+Paper: Masci et al. 2011, Stacked Convolutional Auto-Encoders; Chen et al. 2018 for sensor streams.
+
+>>> from models.registry import names, needs_tensorflow
+>>> "conv_autoencoder" in names(), needs_tensorflow("conv_autoencoder")
+(True, True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from models.ranges import within
+from models.reconstruction import Autoencoder
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes and schedule.
+
+    window: rows that are reconstructed together, a multiple of 4; filters: channels of the outer layers; code: channels of the
+    bottleneck, at a quarter of the rate; kernel: rows of a filter; epochs: at most so many passes, fewer if the
+    validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    """
+
+    window: int = 32
+    filters: int = 32
+    code: int = 4
+    kernel: int = 7
+    epochs: int = 60
+    noise: float = 0.2
+
+    def __post_init__(self) -> None:
+        within(
+            self,
+            window=(8, 1024),
+            filters=(1, 512),
+            code=(1, 512),
+            kernel=(1, 64),
+            epochs=(1, 10_000),
+            noise=(0.0, 1.0),
+        )
+        if self.window % 4:
+            raise ValueError(f"window: expected a multiple of 4 (two layers halve it), got {self.window}")
+
+
+def build(signals: int, config: Config) -> Any:
+    """(batch, window, signal) -> the same shape."""
+    rows = keras.Input((config.window, signals))  # (batch, time, signal)
+    half = _conv(config.filters, config.kernel, "relu", "outer")(rows)  # (batch, time / 2, filter)
+    code = _conv(config.code, config.kernel, None, "code")(half)  # (batch, time / 4, code)
+    half = _transposed(config.filters, config.kernel, "relu", "unfold")(code)  # (batch, time / 2, filter)
+    return keras.Model(rows, _transposed(signals, config.kernel, None, "back")(half))
+
+
+def _conv(filters: int, kernel: int, activation: str | None, name: str) -> Any:
+    return keras.layers.Conv1D(filters, kernel, strides=2, padding="same", activation=activation, name=name)
+
+
+def _transposed(filters: int, kernel: int, activation: str | None, name: str) -> Any:
+    return keras.layers.Conv1DTranspose(filters, kernel, strides=2, padding="same", activation=activation, name=name)
+
+
+class ConvAutoencoder(Autoencoder):
+    """Strided convolutions down and up again; see ``models.reconstruction``."""
+
+    name = "conv_autoencoder"
+    build = staticmethod(build)

@@ -1,0 +1,62 @@
+"""Squeezes the whole window through a few numbers and finds strange what does not come back.
+
+What is normal moves in a few directions only: signals rise together, cycles repeat. A code of a few numbers is enough to
+bring such a window back; a fault points in another direction and is lost in the squeeze. A plain net over the flattened
+window sees relations between any two rows and signals at once.
+
+Limits: its weights grow with window times signals, so it wants the most history of all. Cost here, one core: seconds of training on a few
+thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean history without a gap.
+Paper: Hinton and Salakhutdinov 2006; Sakurada and Yairi 2014, Anomaly Detection Using Autoencoders with Nonlinear
+Dimensionality Reduction.
+
+>>> from models.registry import names, needs_tensorflow
+>>> "dense_autoencoder" in names(), needs_tensorflow("dense_autoencoder")
+(True, True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from models.ranges import within
+from models.reconstruction import Autoencoder
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes and schedule.
+
+    window: rows that are reconstructed together; units: width of the hidden layers; code: numbers in the bottleneck; epochs: at most so many passes, fewer if the
+    validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    """
+
+    window: int = 32
+    units: int = 64
+    code: int = 8
+    epochs: int = 60
+    noise: float = 0.2
+
+    def __post_init__(self) -> None:
+        within(self, window=(8, 1024), units=(1, 1024), code=(1, 512), epochs=(1, 10_000), noise=(0.0, 1.0))
+
+
+def build(signals: int, config: Config) -> Any:
+    """(batch, window, signal) -> the same shape."""
+    rows = keras.Input((config.window, signals))  # (batch, time, signal)
+    flat = keras.layers.Flatten()(rows)  # (batch, time * signal)
+    hidden = keras.layers.Dense(config.units, activation="tanh", name="squeeze")(flat)
+    code = keras.layers.Dense(config.code, name="code")(hidden)  # (batch, code)
+    hidden = keras.layers.Dense(config.units, activation="tanh", name="unfold")(code)
+    # from the code straight to the window as well: the linear part is PCA's, the hidden layer adds what bends
+    back = keras.layers.Dense(config.window * signals, name="back")(keras.layers.Concatenate()([code, hidden]))
+    return keras.Model(rows, keras.layers.Reshape((config.window, signals))(back))
+
+
+class DenseAutoencoder(Autoencoder):
+    """Dense, bottleneck, dense; see ``models.reconstruction``."""
+
+    name = "dense_autoencoder"
+    build = staticmethod(build)

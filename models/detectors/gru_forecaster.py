@@ -1,0 +1,52 @@
+"""Foretells every signal's next value with a GRU, and finds strange what it could not foretell.
+
+Like ``lstm_forecaster`` with a quarter fewer weights: often as good, and sooner trained where history is short.
+
+Limits: a fault that was there in training is normal; a slow drift is followed, so only its bias shows (the score's
+``level`` view looks for that). Cost here, one core: a few seconds of training on a few thousand rows, tens of thousands
+of windows a second to score, under a millisecond for one. Needs about 150 rows of clean history without a gap.
+Paper: Cho et al. 2014, Learning Phrase Representations using RNN Encoder-Decoder.
+
+>>> from models.registry import names, needs_tensorflow
+>>> "gru_forecaster" in names(), needs_tensorflow("gru_forecaster")
+(True, True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from models.forecasting import Forecaster, check_recurrent, recurrent
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes and schedule.
+
+    window: rows the detector looks back over; units: GRU cells; lags: rows of the linear part; epochs: at most so many
+    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    """
+
+    window: int = 32
+    units: int = 32
+    lags: int = 5
+    epochs: int = 60
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_recurrent(self)
+
+
+def build(signals: int, config: Config) -> Any:
+    """(batch, window - 1, signal) -> the next row at each step, (batch, window - 1, signal)."""
+    return recurrent(keras.layers.GRU, signals, config)
+
+
+class GruForecaster(Forecaster):
+    """A GRU over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
+
+    name = "gru_forecaster"
+    build = staticmethod(build)

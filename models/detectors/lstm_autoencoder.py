@@ -1,0 +1,62 @@
+"""Reads the window into an LSTM's memory, writes it back from there, and finds strange what was lost on the way.
+
+The reader's last state must hold all that is needed to retell the window; it learns to hold what normal windows differ in.
+A fault is retold as the nearest normal story.
+
+Limits: the retelling is smooth, so it sees changed shapes better than single spikes. Cost here, one core: seconds of training on a few
+thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean history without a gap.
+Paper: Malhotra et al. 2016, LSTM-based Encoder-Decoder for Multi-sensor Anomaly Detection.
+
+>>> from models.registry import names, needs_tensorflow
+>>> "lstm_autoencoder" in names(), needs_tensorflow("lstm_autoencoder")
+(True, True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from models.ranges import within
+from models.reconstruction import Autoencoder
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes and schedule.
+
+    window: rows that are reconstructed together; units: LSTM cells of reader and writer; code: numbers handed from one to the other; epochs: at most so many passes, fewer if the
+    validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    """
+
+    window: int = 32
+    units: int = 32
+    code: int = 12
+    epochs: int = 60
+    noise: float = 0.2
+
+    def __post_init__(self) -> None:
+        within(self, window=(8, 1024), units=(1, 512), code=(1, 512), epochs=(1, 10_000), noise=(0.0, 1.0))
+
+
+def build(signals: int, config: Config) -> Any:
+    """(batch, window, signal) -> the same shape."""
+    rows = keras.Input((config.window, signals))  # (batch, time, signal)
+    read = keras.layers.LSTM(config.units, name="reader")(rows)  # (batch, unit): the state after the newest row
+    code = keras.layers.Dense(config.code, name="code")(read)  # (batch, code)
+    told = keras.layers.RepeatVector(config.window)(code)  # (batch, time, code)
+    # written from the newest row back to the oldest: what was read last is remembered best (Malhotra's order)
+    told = keras.layers.LSTM(config.units, return_sequences=True, name="writer")(told)  # (batch, time, unit)
+    back = keras.layers.Dense(signals, name="back")(
+        keras.layers.Concatenate()([told, keras.layers.RepeatVector(config.window)(code)])
+    )
+    return keras.Model(rows, keras.ops.flip(back, axis=1))
+
+
+class LstmAutoencoder(Autoencoder):
+    """LSTM reader, bottleneck, LSTM writer; see ``models.reconstruction``."""
+
+    name = "lstm_autoencoder"
+    build = staticmethod(build)

@@ -1,0 +1,54 @@
+"""Foretells every signal's next value with an LSTM, and finds strange what it could not foretell.
+
+Normal operation has a rhythm, and a network that has learnt it foretells the next row well. Its cells remember over
+the whole window, so it also notices when the rhythm itself changes, which no limit on a single value can.
+
+Limits: a fault that was there in training is normal; a slow drift is followed, so only its bias shows (the score's
+``level`` view looks for that). Cost here, one core: a few seconds of training on a few thousand rows, tens of thousands
+of windows a second to score, under a millisecond for one. Needs about 150 rows of clean history without a gap.
+Paper: Malhotra et al. 2015, Long Short Term Memory Networks for Anomaly Detection in Time Series; Hundman et al. 2018
+(Telemanom).
+
+>>> from models.registry import names, needs_tensorflow
+>>> "lstm_forecaster" in names(), needs_tensorflow("lstm_forecaster")
+(True, True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from models.forecasting import Forecaster, check_recurrent, recurrent
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes and schedule.
+
+    window: rows the detector looks back over; units: LSTM cells; lags: rows of the linear part; epochs: at most so many
+    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    """
+
+    window: int = 32
+    units: int = 32
+    lags: int = 5
+    epochs: int = 60
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_recurrent(self)
+
+
+def build(signals: int, config: Config) -> Any:
+    """(batch, window - 1, signal) -> the next row at each step, (batch, window - 1, signal)."""
+    return recurrent(keras.layers.LSTM, signals, config)
+
+
+class LstmForecaster(Forecaster):
+    """An LSTM over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
+
+    name = "lstm_forecaster"
+    build = staticmethod(build)

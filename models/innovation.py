@@ -1,0 +1,140 @@
+"""From errors to a score: what forecasters, autoencoders and the baseline do with their innovations.
+
+An innovation is what a detector did not expect: the value less its expectation. One large innovation is a spike; many
+fairly large ones are changed dynamics; small ones that keep their sign are drift, or a level that a forecaster has
+learnt to follow; a few that are usual alone but never together are a broken relation between signals. So three views of
+the newest innovations, each over what is usual for it on clean data:
+
+    newest   power of the newest row
+    recent   power of the last rows, weighted exponentially (as Telemanom smooths its errors; Hundman et al. 2018)
+    level    square of the exponentially weighted mean with its sign
+
+each once per signal and once after whitening across signals (Ledoit and Wolf 2004 shrinkage; ZCA, so that a whitened
+innovation still belongs to its signal). The score is the root of their weighted mean, about 1 on clean data, and because
+it is a sum over signals of squares, each signal's share of it is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.base import Float32, Float64
+from models.weights import checked
+
+#: Standardised innovations are clipped here, far above any threshold, so that no square can overflow.
+_CLIP: Final = 1e3
+_FLOOR: Final = 0.05  # scaled: an error smaller than this is never strange, however well a signal is predicted
+_RECENT: Final = 0.15  # weight of the newest row in the recent power
+_LEVEL: Final = 0.06  # and in the signed mean: about 16 rows
+#: Weight of (newest, recent, level), per signal and whitened.
+_VIEWS: Final = ((1.0, 1.0, 2.0), (1.0, 1.0, 2.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Yardstick:
+    """What is usual for the innovations of a trained detector.
+
+    bias, spread: (signal,) float32, scaled units; whitener: (signal, signal) float64, symmetric;
+    usual: (2, 3) float64, the mean of each view on clean data (plain and whitened by newest, recent and level).
+    """
+
+    bias: Float32
+    spread: Float32
+    whitener: Float64
+    usual: Float64
+
+    @classmethod
+    def fit(cls, innovations: Float32) -> Yardstick:
+        """Measure clean ``innovations`` (window, time, signal), NaN where unknown, the newest row last."""
+        newest = innovations[:, -1].astype(np.float64)
+        bias, spread = robust_spread(newest)
+        draft = cls(bias, spread, np.eye(len(bias)), np.ones((2, 3)))
+        z = np.nan_to_num(np.clip(draft._standardised(innovations), -5.0, 5.0))  # a few faults must not shape it
+        whitened = cls(bias, spread, _whitener(z[:, -1]), np.ones((2, 3)))
+        usual = np.array([[np.median(part.mean(axis=1)) for part in row] for row in whitened._views(innovations)])
+        return cls(bias, spread, whitened.whitener, np.maximum(usual, 1e-3))
+
+    def score(self, innovations: Float32) -> tuple[Float64, Float64]:
+        """(batch, time, signal), NaN where unknown -> score (batch,) and contributions (batch, signal), float64.
+
+        The score is NaN where the whole newest row is.
+        """
+        shares = np.zeros((len(innovations), innovations.shape[2]))
+        for parts, usual, weights in zip(self._views(innovations), self.usual, _VIEWS, strict=True):
+            for part, typical, weight in zip(parts, usual, weights, strict=True):
+                shares += part * (weight / typical)
+        shares /= sum(map(sum, _VIEWS))
+        known = ~np.isnan(innovations[:, -1])
+        shares *= known  # what is not there contributes nothing
+        total = shares.sum(axis=1)
+        count = np.maximum(known.sum(axis=1), 1)
+        score = np.where(known.any(axis=1), np.sqrt(total / count), np.nan)
+        contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
+        return score, contributions
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """As named arrays for the artifact."""
+        return {f"yardstick.{name}": getattr(self, name) for name in ("bias", "spread", "whitener", "usual")}
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, npt.NDArray[Any]], signals: int) -> Yardstick:
+        """Restore what ``weights`` gave. Raises ``InvalidArtifact``."""
+        return cls(
+            checked(weights, "yardstick.bias", (signals,)),
+            checked(weights, "yardstick.spread", (signals,)),
+            checked(weights, "yardstick.whitener", (signals, signals), np.float64),
+            checked(weights, "yardstick.usual", (2, 3), np.float64),
+        )
+
+    def _standardised(self, innovations: Float32) -> Float64:
+        return np.clip((innovations.astype(np.float64) - self.bias) / self.spread, -_CLIP, _CLIP)
+
+    def _views(self, innovations: Float32) -> list[tuple[Float64, Float64, Float64]]:
+        """For plain and whitened: the (batch, signal) squares of newest, recent and level."""
+        z = np.nan_to_num(self._standardised(innovations))
+        # a stack of small products, not one large one: each window's product has the same shape in any batch
+        whitened = z @ self.whitener
+        return [_views(z), _views(whitened)]
+
+
+def robust_spread(errors: Float64) -> tuple[Float32, Float32]:
+    """(row, signal), NaN where unknown -> (signal,) median and standard deviation, both robust, never below a floor."""
+    bias, spread = np.zeros(errors.shape[1]), np.full(errors.shape[1], _FLOOR)
+    for signal, column in enumerate(errors.T):
+        known = column[np.isfinite(column)]
+        if len(known) >= 4:
+            low, bias[signal], high = np.percentile(known, [16, 50, 84])
+            # heavy tails and rare steps are part of what is usual: between the robust spread and the full one
+            spread[signal] = max(_FLOOR, (high - low) / 2, 0.5 * float(np.std(known)))
+    return bias.astype(np.float32), spread.astype(np.float32)
+
+
+def _views(z: Float64) -> tuple[Float64, Float64, Float64]:
+    recent, level = (_decay(z.shape[1], rate)[None, :, None] for rate in (_RECENT, _LEVEL))
+    mean = (z * level).sum(axis=1)
+    return z[:, -1] ** 2, (z**2 * recent).sum(axis=1), mean**2 / float((level**2).sum())
+
+
+def _decay(length: int, rate: float) -> Float64:
+    """Weights of an exponentially weighted mean over ``length`` rows, the newest last; they sum to 1."""
+    weights = (1.0 - rate) ** np.arange(length - 1, -1, -1)
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def _whitener(z: Float64) -> Float64:
+    """(row, signal) standardised -> the symmetric inverse root of the shrunk covariance (signal, signal)."""
+    rows, signals = z.shape
+    z = z - z.mean(axis=0)
+    sample = z.T @ z / max(rows, 1)
+    target = np.trace(sample) / signals * np.eye(signals)
+    distance = float(((sample - target) ** 2).sum())
+    noise = float((((z**2).T @ (z**2)) / max(rows, 1) - sample**2).sum()) / max(rows, 1)
+    shrink = 1.0 if distance <= 0 else float(np.clip(noise / distance, 0.02, 1.0))
+    values, vectors = np.linalg.eigh((1 - shrink) * sample + shrink * target)
+    values = np.maximum(values, max(0.05 * float(values.max()), 1e-6))
+    return np.asarray((vectors / np.sqrt(values)) @ vectors.T, np.float64)
