@@ -1,4 +1,4 @@
-"""The Faust application: an agent takes a partition's batch, runs the pipeline beside the event loop, publishes, acknowledges."""
+"""The Faust application: its agent takes a partition's batch, runs the pipeline beside the event loop, publishes it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class App(faust.App):
 
     async def on_stop(self) -> None:
         """The consumer first: it waits for the batch in hand, which still needs the sinks, and commits."""
-        self.health.stopping()
+        self.health.stopping = True
         await super().on_stop()
         await self.publisher.stop()
         await self.web_server.stop()
@@ -82,7 +82,7 @@ def create_app(
     app.transport = Transport(app.conf.broker_consumer, app)
     app.publisher = publisher
     app.health = health
-    app.web_server = WebServer(worker.web_host, worker.web_port, metrics, health)
+    app.web_server = WebServer(metrics.registry, health, host=worker.web_host, port=worker.web_port)
     executor = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
 
     async def beside(work: Callable[..., Any], *args: Any) -> Any:
@@ -94,19 +94,31 @@ def create_app(
     async def watch(readings: Any) -> None:
         async for batch in readings:
             await handle(batch, pipeline, publisher, beside)
-            health.progressed()
 
     @app.on_partitions_assigned.connect
-    async def assigned(sender: App, assigned: set[TP], **_: Any) -> None:
+    async def assigned(_: App, assigned: set[TP], **__: Any) -> None:
         held = {tp.partition for tp in assigned if tp.topic == plan.topics.readings}
         await beside(pipeline.keep_only, held)
-        health.assigned(len(held))
-        metrics.set_partitions(len(held))
+        health.connected, health.partitions = True, len(held)
+        health.progressed()
+        _log.info("watching partitions %s of %s", sorted(held) or "(none)", plan.topics.readings)
+
+    committed: dict[TP, int] = {}
 
     @app.timer(interval=worker.commit_every_s, name="lag")
     async def measure() -> None:
-        committed = {tp: offset or 0 for tp, offset in app.consumer._committed_offset.items()}  # noqa: SLF001 (Faust shows it nowhere else)
-        metrics.set_lag(sum(max((app.consumer.highwater(tp) or 0) - offset, 0) for tp, offset in committed.items()))
+        consumer = app.consumer
+        partitions = [tp for tp in consumer.assignment() if tp.topic == plan.topics.readings]
+        now = {tp: consumer.committed_offset(tp) for tp in partitions}
+        health.lag = sum(max((consumer.highwater(tp) or 0) - offset, 0) for tp, offset in now.items())
+        metrics.lag(health.lag, len(partitions))
+        if now != committed:
+            committed.clear()
+            committed.update(now)
+            metrics.committed()
+            health.progressed()
+        elif not health.lag:
+            health.progressed()
 
     return app
 

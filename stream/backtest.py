@@ -22,7 +22,7 @@ def backtest(
     recordings: Sequence[Recording],
     *,
     batch: int = BATCH,
-    progress: Callable[[int], None] = lambda readings: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Output]:
     """Run recordings through a fresh pipeline, one after the other (assets know nothing of each other).
 

@@ -64,7 +64,7 @@ def _failed(console: Console, error: StreamError) -> int:
 def _table(plan: Plan, shelf: Shelf) -> Table:
     """What would run: one line a model."""
     table = Table("detector", "kind", "watches", "signals", "window", "threshold", "gap", "TensorFlow", "version")
-    for name, artifact in shelf.items():
+    for name, artifact in shelf.serving():
         settings = plan.detectors[name]
         gap_ms = longest_gap_ms(settings, artifact)
         table.add_row(
@@ -72,7 +72,7 @@ def _table(plan: Plan, shelf: Shelf) -> Table:
             settings.kind,
             ", ".join(settings.assets),
             str(len(artifact.signals)),
-            f"{artifact.window} × {artifact.period_s:g} s",
+            f"{artifact.window} rows of {artifact.period_s:g} s",
             f"{rules_of(settings, artifact).threshold:.4g}",
             "keep" if gap_ms is None else f"reset after {gap_ms / 1000:g} s",
             "yes" if registry.needs_tensorflow(settings.kind) else "no",

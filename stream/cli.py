@@ -63,7 +63,8 @@ def _explained(function: F) -> F:
     return run  # type: ignore[return-value]
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """The version of the installed distribution."""
     try:
         return version("headrace")
     except PackageNotFoundError:
@@ -71,9 +72,9 @@ def _version() -> str:
 
 
 @click.group(cls=_Help, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(_version(), prog_name="headrace")
+@click.version_option(installed_version(), prog_name="headrace")
 def main() -> None:
-    """Headrace watches a plant's sensor streams on Kafka for what is going wrong, with deep learning.
+    r"""Headrace watches a plant's sensor streams on Kafka for what is going wrong, with deep learning.
 
     \b
     See it work:      headrace demo
@@ -85,9 +86,13 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Real recordings in place of the simulated plant.")
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Real recordings in place of the simulated plant."
+)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="demo-output", show_default=True)
-@click.option("--seed", default=7, show_default=True, help="The simulated plant and the training are the same for a seed.")
+@click.option(
+    "--seed", default=7, show_default=True, help="The simulated plant and the training are the same for a seed."
+)
 @click.option("--stay", is_flag=True, help="Keep broker, worker and metrics up afterwards, until Ctrl-C.")
 @_explained
 @_examples("""
@@ -187,7 +192,9 @@ def worker(plan_path: Path, web_port: int | None) -> None:
 @_DATA
 @click.option("--topic", help="Topic to send to; default: the plan's readings topic, or plant.readings.v1.")
 @_PLAN
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Recorded seconds per second; default: at once.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0, min_open=True), help="Recorded seconds per second; default: at once."
+)
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first N readings of each recording.")
 @_TIME_COLUMN
 @_ASSET_COLUMN
@@ -225,8 +232,12 @@ def replay(
 @main.command()
 @_DATA
 @_PLAN
-@click.option("--scores", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV row per reading and detector.")
-@click.option("--alerts", "alerts_path", type=click.Path(dir_okay=False, path_type=Path), help="Write alerts as JSON lines.")
+@click.option(
+    "--scores", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV row per reading and detector."
+)
+@click.option(
+    "--alerts", "alerts_path", type=click.Path(dir_okay=False, path_type=Path), help="Write alerts as JSON lines."
+)
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report with plots.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first N readings of each recording.")
 @_TIME_COLUMN

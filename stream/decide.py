@@ -126,7 +126,7 @@ def decide(
     return anomalous, alerts
 
 
-def _step(
+def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table of transitions)
     state: DecisionState,
     rules: Rules,
     identity: Identity,

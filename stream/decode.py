@@ -62,7 +62,7 @@ def source_of(settings: InputSettings) -> Source:
     if settings.format not in formats():
         raise ConfigError(f"input.format: no format {settings.format!r}; there are {', '.join(formats())}")
     module = importlib.import_module(f"stream.sources.{settings.format}")
-    return cast(Source, module.Source(settings.time))
+    return cast("Source", module.Source(settings.time))
 
 
 def _milliseconds(key: str, text: str) -> int:

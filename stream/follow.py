@@ -30,7 +30,9 @@ def follow(
         consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False, consumer_timeout_ms=1000)
         found = _partitions(consumer, topic)
         if not found:
-            raise BrokerError(f"{kafka.bootstrap}: there is no topic {topic!r}; start a worker first, or check the plan")
+            raise BrokerError(
+                f"{kafka.bootstrap}: there is no topic {topic!r}; start a worker first, or check the plan"
+            )
         partitions = [TopicPartition(topic, number) for number in sorted(found)]
         consumer.assign(partitions)
         (consumer.seek_to_beginning if from_start else consumer.seek_to_end)(*partitions)

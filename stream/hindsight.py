@@ -77,14 +77,18 @@ def write_scores(path: Path, recordings: Sequence[Recording], outputs: Iterable[
                 _write_asset(file.write, recording, asset, detector, parts[asset, detector])
 
 
-def _write_asset(write: Callable[[str], object], recording: Recording, asset: str, detector: str, parts: Sequence[Scores]) -> None:
+def _write_asset(
+    write: Callable[[str], object], recording: Recording, asset: str, detector: str, parts: Sequence[Scores]
+) -> None:
     judged: dict[int, tuple[float, float, bool]] = {}
     for held in parts:
         rows = np.flatnonzero(held.asset == held.names.index(asset))
         judged.update(
             zip(
                 held.at_ms[rows].tolist(),
-                zip(held.score[rows].tolist(), held.threshold[rows].tolist(), held.anomalous[rows].tolist(), strict=True),
+                zip(
+                    held.score[rows].tolist(), held.threshold[rows].tolist(), held.anomalous[rows].tolist(), strict=True
+                ),
                 strict=True,
             )
         )

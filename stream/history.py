@@ -55,7 +55,9 @@ def _records(kafka: KafkaSettings, topic: str) -> Iterator[list[Any]]:
     try:
         consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False)
     except KafkaError as error:
-        raise BrokerError(f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?") from None
+        raise BrokerError(
+            f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?"
+        ) from None
     try:
         numbers = consumer.partitions_for_topic(topic)
         if not numbers:
@@ -65,17 +67,14 @@ def _records(kafka: KafkaSettings, topic: str) -> Iterator[list[Any]]:
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
         while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for batch in consumer.poll(timeout_ms=1000, max_records=_BATCH).values():
-                yield batch
+            yield from consumer.poll(timeout_ms=1000, max_records=_BATCH).values()
     except KafkaError as error:
         raise BrokerError(f"{kafka.bootstrap}: {topic}: {type(error).__name__}: {error}") from None
     finally:
         consumer.close()
 
 
-def _by_asset(
-    parts: list[Readings], signals: list[str], since_ms: int | None, until_ms: int | None
-) -> list[Recording]:
+def _by_asset(parts: list[Readings], signals: list[str], since_ms: int | None, until_ms: int | None) -> list[Recording]:
     from models.datasets import Recording  # noqa: PLC0415 (polars is only needed when recordings are)
 
     names = np.array([name for part in parts for name in np.array(part.names, dtype=object)[part.asset]], dtype=object)

@@ -34,14 +34,16 @@ def run_train(
     plan = load_plan(plan_path)
     unknown = set(only) - set(plan.detectors)
     if unknown:
-        raise ConfigError(f"--detector {sorted(unknown)[0]}: the plan has {', '.join(plan.detectors)}")
+        raise ConfigError(f"--detector {min(unknown)}: the plan has {', '.join(plan.detectors)}")
     if topic_range is not None:
         recordings = read_topic(from_environment(KafkaSettings), plan, *topic_range)
     else:
         recordings = [held for path in data for held in read(path, time_column=time_column, asset_column=asset_column)]
     recordings = [cut(held, first=first) for held in recordings]
     console = Console()
-    console.print(_summary(train_plan(plan, recordings, only=only, seed=seed, console=console)))
+    console.print(_summary(plan, train_plan(plan, recordings, only=only, seed=seed, console=console)))
+    for name in only or plan.detectors:
+        console.print(f"{name}: {plan.folder / plan.detectors[name].artifact}", highlight=False)
 
 
 def cut(recording: Recording, *, first: int | None = None, skip: int = 0) -> Recording:
@@ -116,9 +118,18 @@ def _jobs(
     ]
 
 
-def _summary(trained: Sequence[tuple[str, str, Path, Artifact]]) -> Table:
-    table = Table("detector", "asset", "artifact", "version", "figures", title="Trained")
-    for name, asset, path, artifact in trained:
-        figures = ", ".join(f"{key} {value:.4g}" for key, value in artifact.manifest.figures.items())
-        table.add_row(name, asset or "all", str(path), artifact.version, figures)
+def _summary(plan: Plan, trained: Sequence[tuple[str, str, Path, Artifact]]) -> Table:
+    table = Table("detector", "asset", "validation loss", "epochs", "threshold", "at", "version", title="Trained")
+    for name, asset, _, artifact in trained:
+        rate = plan.detectors[name].false_alarms_per_day
+        figures = artifact.manifest.figures
+        table.add_row(
+            name,
+            asset or "all",
+            f"{figures['validation_loss']:.4g}" if "validation_loss" in figures else "-",
+            f"{figures['epochs']:.0f}" if "epochs" in figures else "-",
+            f"{artifact.threshold(rate):.4g}",
+            f"{rate:g} false alarms a day",
+            artifact.version,
+        )
     return table

@@ -1,15 +1,15 @@
 """Decode, window, score and decide, one after the other: what live, replay and backtest share. No I/O.
 
 State is kept per partition: when a partition moves to another worker, its state goes with one call. Nothing here knows
-the time of day, so the same records give the same scores and alerts whenever they are run, and however they are cut into
-batches.
+the time of day, so the same records give the same scores and alerts whenever they are run, and however they are cut
+into batches.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -146,7 +146,7 @@ class Pipeline:
         """Readings that need no decoding: a backtest's. ``records`` are for the dead letters."""
         state = self._partitions.setdefault(partition, _PartitionState())
         counts: Counter[str] = Counter(readings=len(readings))
-        stage_s: Counter[str] = Counter()
+        stage_s: dict[str, float] = defaultdict(float)
         assets = self._admit(state, readings)
         order, late, duplicate = arrival(assets, readings.at_ms, state.last_ms)
         counts["late"], counts["duplicates"] = int(late.sum()), int(duplicate.sum())
@@ -236,7 +236,7 @@ class Pipeline:
         )
 
     def _watch(
-        self, lane: _Lane, slots: Int32, chosen: Int64, readings: Readings, stage_s: Counter[str]
+        self, lane: _Lane, slots: Int32, chosen: Int64, readings: Readings, stage_s: dict[str, float]
     ) -> tuple[Scores, list[Alert]] | None:
         """Window, score and decide for one lane; ``chosen`` are its readings, sorted by asset and time."""
         started = self._clock()
@@ -296,7 +296,9 @@ class Pipeline:
         if not len(records):
             return []
         return [
-            Late(records[readings.record[row]], f"older than the newest reading of {readings.names[readings.asset[row]]}")
+            Late(
+                records[readings.record[row]], f"older than the newest reading of {readings.names[readings.asset[row]]}"
+            )
             for row in late.tolist()
         ]
 

@@ -188,7 +188,7 @@ class Late:
 class Output:
     """All that one batch of records led to: what the sinks are given, together.
 
-    ``counts`` are whole numbers by name (readings, duplicates, unwatched, ...) and ``stage_s`` the seconds a stage took:
+    ``counts`` are whole numbers by name (readings, duplicates, ...) and ``stage_s`` the seconds that a stage took:
     both feed the metrics. ``produced_ms`` is the newest record's own timestamp, for the time from produce to alert.
     """
 

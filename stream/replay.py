@@ -24,7 +24,7 @@ def replay(
     recordings: Sequence[Recording],
     *,
     speed: float | None = None,
-    progress: Callable[[int], None] = lambda readings: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Send every reading; returns how many were sent and acknowledged.
 
@@ -38,7 +38,9 @@ def replay(
             **kafka.client_options(), acks="all", linger_ms=5, max_request_size=kafka.max_record_bytes
         )
     except KafkaError as error:
-        raise BrokerError(f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?") from None
+        raise BrokerError(
+            f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?"
+        ) from None
     sent = 0
     pending = []
     try:
@@ -77,7 +79,9 @@ def _in_order(recordings: Sequence[Recording]) -> Iterator[tuple[float, bytes, b
     which = np.concatenate([np.full(len(held.at_ms), index) for index, held in enumerate(recordings)])
     rows = np.concatenate([np.arange(len(held.at_ms)) for held in recordings])
     # A reading is never sent before its predecessor, even where a recording's clock went back.
-    since = np.concatenate([np.maximum.accumulate(held.at_ms) - held.at_ms[0] for held in recordings if len(held.at_ms)])
+    since = np.concatenate(
+        [np.maximum.accumulate(held.at_ms) - held.at_ms[0] for held in recordings if len(held.at_ms)]
+    )
     for position in np.argsort(since, kind="stable").tolist():
         held = recordings[which[position]]
         row = rows[position]

@@ -1,7 +1,7 @@
 """The artifacts that serve a plan, loaded before the first reading comes.
 
-A detector has one artifact for all its assets, or, where its path holds ``{asset}``, one for each asset that has a folder.
-A damaged artifact stops the start: a plant must not learn later that it was not watched.
+A detector has one artifact for all its assets, or, where its path holds ``{asset}``, one for each asset that has a
+folder. A damaged artifact stops the start: a plant must not learn later that it was not watched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Shelf:
                     self._single[name, asset] = self._load(name, settings, path)
                 if not any(detector == name for detector, _ in self._single):
                     raise ConfigError(
-                        f"detectors.{name}.artifact: no folder matches {settings.artifact!r}; train it first: headrace train"
+                        f"detectors.{name}.artifact: nothing fits {settings.artifact!r}; train it first: headrace train"
                     )
             else:
                 self._fleet[name] = self._load(name, settings, plan.artifact_path(name))
@@ -42,17 +42,17 @@ class Shelf:
 
     def signals(self) -> tuple[str, ...]:
         """All signals that any artifact looks at, sorted."""
-        return tuple(sorted({signal for _, held in self.items() for signal in held.signals}))
+        return tuple(sorted({signal for _, held in self.serving() for signal in held.signals}))
 
-    def items(self) -> Iterator[tuple[str, Artifact]]:
+    def serving(self) -> Iterator[tuple[str, Artifact]]:
         """Every artifact with its detector's name in the plan."""
         yield from self._fleet.items()
-        for (detector, _), held in self._single.items():
-            yield detector, held
+        for key, held in self._single.items():
+            yield key[0], held
 
     def warm(self) -> None:
         """Score a window with each model, so that the first real one does not wait for a graph to be traced."""
-        for _, held in self.items():
+        for _, held in self.serving():
             held.detector.score(np.zeros((1, held.window, len(held.signals)), dtype=np.float32))
 
     def _folders(self, name: str, settings: DetectorSettings) -> Iterator[tuple[str, Path]]:

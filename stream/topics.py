@@ -45,18 +45,7 @@ def ensure_topics(kafka: KafkaSettings, topics: TopicSettings, *, timeout_s: flo
     A broker that does not know one of our configurations gets the topic without any. Raises ``BrokerError`` with the
     address and the remedy when no broker answers within ``timeout_s``, or when it refuses.
     """
-    try:
-        admin = KafkaAdminClient(
-            **kafka.client_options(),
-            client_id="headrace-topics",
-            bootstrap_timeout_ms=int(timeout_s * 1000),
-            request_timeout_ms=int(timeout_s * 1000),
-        )
-    except (errors.KafkaError, OSError, ValueError) as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {kafka.bootstrap} within {timeout_s:g} s ({_say(error)}): "
-            "is it running, and are HEADRACE_KAFKA_BOOTSTRAP and HEADRACE_KAFKA_SECURITY_PROTOCOL right?"
-        ) from error
+    admin = _connect(kafka, timeout_s)
     try:
         existing = set(admin.list_topics())
         created = []
@@ -69,6 +58,32 @@ def ensure_topics(kafka: KafkaSettings, topics: TopicSettings, *, timeout_s: flo
         raise BrokerError(f"Kafka at {kafka.bootstrap} does not create the topics: {_say(error)}") from error
     finally:
         admin.close()
+
+
+def reachable(kafka: KafkaSettings, *, timeout_s: float = 5.0) -> int:
+    """How many topics this user sees on the cluster. Raises ``BrokerError`` like ``ensure_topics``."""
+    admin = _connect(kafka, timeout_s)
+    try:
+        return len(admin.list_topics())
+    except (errors.KafkaError, OSError) as error:
+        raise BrokerError(f"Kafka at {kafka.bootstrap} does not list its topics: {_say(error)}") from error
+    finally:
+        admin.close()
+
+
+def _connect(kafka: KafkaSettings, timeout_s: float) -> Any:
+    try:
+        return KafkaAdminClient(
+            **kafka.client_options(),
+            client_id="headrace-topics",
+            bootstrap_timeout_ms=int(timeout_s * 1000),
+            request_timeout_ms=int(timeout_s * 1000),
+        )
+    except (errors.KafkaError, OSError, ValueError) as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {kafka.bootstrap} within {timeout_s:g} s ({_say(error)}): "
+            "is it running, and are HEADRACE_KAFKA_BOOTSTRAP and HEADRACE_KAFKA_SECURITY_PROTOCOL right?"
+        ) from error
 
 
 def _create(admin: Any, kafka: KafkaSettings, name: str, configs: dict[str, str]) -> bool:

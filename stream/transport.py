@@ -1,11 +1,11 @@
 """Faust's own Kafka transport, made to hand an agent a partition's batch of records as one event.
 
 Faust spends 70 to 120 microseconds on an event whatever is in it, most of it in ``Consumer._drain_messages``, which
-starts several asyncio tasks for each message. So one poll's records of one partition travel together, as the value of one
-message, and are acknowledged together. Where plain Faust keeps a sorted list of single acknowledged offsets and an interval
-tree of gaps, here is a queue of batches per partition: what may be committed is the end of the longest run of acknowledged
-batches at its head. The end of a batch is the offset after its last record, so holes in the offsets (compaction,
-transaction markers) need no handling.
+starts several asyncio tasks for each message. So one poll's records of one partition travel together, as the value of
+one message, and are acknowledged together. Where plain Faust keeps a sorted list of single acknowledged offsets and an
+interval tree of gaps, here is a queue of batches per partition: what may be committed is the end of the longest run of
+acknowledged batches at its head. The end of a batch is the offset after its last record, so holes in the offsets
+(compaction, transaction markers) need no handling.
 
 Only methods that Faust's ``Consumer`` defines for its subclasses are replaced; nothing is patched from outside.
 """
@@ -13,7 +13,7 @@ Only methods that Faust's ``Consumer`` defines for its subclasses are replaced; 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +100,10 @@ class Consumer(driver.Consumer):
         self._acked[tp].clear()
         return end
 
+    def committed_offset(self, tp: TP) -> int:
+        """The next offset that a restart would read, as far as this consumer knows; 0 before anything was committed."""
+        return self._committed_offset[tp] or 0
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Batches end after their last record, so there are no gaps to bridge."""
 
@@ -124,7 +128,9 @@ class Transport(driver.Transport):
 class BatchSchema(faust.Schema):
     """Hands a ``Batch`` through untouched: decoding is our own stage, where a bad record can be dead-lettered."""
 
-    def loads_key(self, app: Any, message: Any, *, loads: Callable[..., Any] | None = None, serializer: Any = None) -> Any:
+    def loads_key(
+        self, app: Any, message: Any, *, loads: Callable[..., Any] | None = None, serializer: Any = None
+    ) -> Any:
         """The first record's key, untouched."""
         return message.key
 
@@ -133,8 +139,3 @@ class BatchSchema(faust.Schema):
     ) -> Any:
         """The ``Batch``."""
         return message.value
-
-
-def lag(consumer: Any, committed: Mapping[TP, int]) -> int:
-    """Records not yet done: the distance from the committed offsets to the end of their partitions."""
-    return sum(max((consumer.highwater(tp) or 0) - offset, 0) for tp, offset in committed.items())

@@ -1,7 +1,7 @@
 """Readings to windows: the second stage.
 
-Per asset the last ``length - 1`` scaled rows are kept in one ring-free array, (slot, row, signal). A batch's rows are laid
-behind their asset's history in one flat array, and a window is a run of consecutive rows of it: no loop over readings.
+Per asset the last ``length - 1`` scaled rows are kept in one array, (slot, row, signal). A batch's rows are laid behind
+their asset's history in one flat array, and a window is a run of consecutive rows of it: no loop over readings.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Windows:
 
     def take(self, start: int, stop: int) -> Float32:
         """Windows ``start`` to ``stop`` as (window, time, signal) float32."""
-        steps = np.arange(1 - self.length, 1)
-        return self.flat[self.end[start:stop, None] + steps]
+        windows: Float32 = self.flat[self.end[start:stop, None] + np.arange(1 - self.length, 1)]
+        return windows
 
 
 def window(

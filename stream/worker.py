@@ -1,19 +1,16 @@
 """The worker's process: everything put together from plan and environment.
 
-``headrace worker`` calls ``run_worker``; ``faust -A stream.worker worker`` finds ``app``, which is made when it is asked
-for, so that importing this module does nothing.
+``headrace worker`` calls ``run_worker``; ``faust -A stream.worker worker`` finds ``app``, which is made when it is
+asked for, so that importing this module does nothing.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from stream.app import App, create_app
-from stream.errors import ConfigError
+from stream.cli import installed_version
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
 from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan
@@ -25,17 +22,15 @@ from stream.sinks.prometheus import Metrics, PrometheusSink
 from stream.topics import ensure_topics
 from stream.web import Health
 
-_log = logging.getLogger(__name__)
-
 
 def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: InfluxSettings) -> App:
     """Load the models, make the topics that are missing, put the application together."""
-    metrics = Metrics()
+    metrics = Metrics(version=installed_version())
     health = Health()
     shelf = Shelf(plan)
     shelf.warm()
-    for detector, artifact in shelf.items():
-        metrics.set_model(detector, artifact.detector.name, artifact.version)
+    metrics.loaded(_serving(shelf))
+    health.models_loaded = True
     sinks: list[Sink] = [KafkaSink(kafka, plan.topics, site=plan.site)]
     if influx.url:
         sinks.append(InfluxSink(influx, site=plan.site))
@@ -52,15 +47,22 @@ def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: Infl
     )
 
 
+def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:
+    """(detector, kind, version) for the metrics: one each, however many assets have a model of their own."""
+    versions: dict[tuple[str, str], set[str]] = {}
+    for detector, held in shelf.serving():
+        versions.setdefault((detector, held.detector.name), set()).add(held.version)
+    return [
+        (detector, kind, next(iter(found)) if len(found) == 1 else f"{len(found)} models")
+        for (detector, kind), found in versions.items()
+    ]
+
+
 def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises ``ConfigError``, ``BrokerError`` before anything starts."""
     settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
-    app = build(
-        load_plan(settings.plan), from_environment(KafkaSettings), settings, from_environment(InfluxSettings)
-    )
-    worker = app.Worker(
-        loglevel=settings.log_level, quiet=False, redirect_stdouts=False, console_port=0, debug=False
-    )
+    app = build(load_plan(settings.plan), from_environment(KafkaSettings), settings, from_environment(InfluxSettings))
+    worker = app.Worker(loglevel=settings.log_level, quiet=False, redirect_stdouts=False, console_port=0, debug=False)
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:

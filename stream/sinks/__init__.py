@@ -1,1 +1,1 @@
-"""Where results go: a sink is one file here, and follows ``base.Sink``."""
+"""Where results go: one file each."""

@@ -63,7 +63,9 @@ class _Message:
 
 
 class KafkaSink:
-    """Writes to the topics of ``topics`` with a producer of its own: acknowledged by all replicas, compressed with lz4.
+    """Writes to the topics of ``topics`` with a producer of its own: acknowledged by all replicas, compressed with gzip.
+
+    (Every client reads gzip; kafka-python, for one, needs another package for lz4, snappy or zstd.)
 
     site           the plant's name, in the alerts' ``ce_source``
     timeout_s      how long a record is offered to the cluster before ``write`` raises ``SinkUnavailable``
@@ -99,7 +101,7 @@ class KafkaSink:
                 **self._kafka.client_options(),
                 client_id="headrace-sink",
                 acks="all",
-                compression_type="lz4",
+                compression_type="gzip",
                 max_batch_size=256 << 10,
                 max_request_size=self._kafka.max_record_bytes,
                 request_timeout_ms=int(self._timeout_s * 1000),

@@ -1,0 +1,1 @@
+"""Payload formats: one file each; the file's name is the format's name in the plan."""

@@ -1,7 +1,7 @@
 """The contract of a payload format: one record's bytes in, rows of readings out.
 
-A new format is one file beside this one: a class ``Source`` with a ``parse`` as below. What a row may hold, and how rows
-become columns, is settled here once for all formats.
+A new format is one file beside this one: a class ``Source`` with a ``parse`` as below. What a row may hold, and how
+rows become columns, is settled here once for all formats.
 """
 
 from __future__ import annotations
