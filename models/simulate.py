@@ -51,8 +51,10 @@ UNITS: Final[Mapping[str, str]] = MappingProxyType(
 #: 2026-11-23T06:00:00Z, where the live part begins.
 START_MS: Final = 1_795_413_600_000
 #: A shift and a day of this plant are short, so that a demo of some hours sees several.
-SHIFT_S: Final = 7_200.0
-DAY_S: Final = 21_600.0
+SHIFT_S: Final = 3_600.0
+DAY_S: Final = 10_800.0
+#: About so long takes a change of load.
+RAMP_S: Final = 300.0
 _WARM_UP: Final = 400  # rows thrown away until the slow temperatures have settled
 
 
@@ -158,7 +160,9 @@ class _Drive:
         shift = 0.06 * np.sin(2 * np.pi * at_s / SHIFT_S)
         wanted = np.stack([_schedule(rows, rng, period_s) for _ in range(assets)])
         running = wanted > 0
-        load = _lag(np.where(running, wanted + shift, 0.0), 60 / period_s)
+        load = np.where(running, wanted + shift, 0.0)
+        for _ in range(2):  # load is ramped, as a control room does: a step would be news to any model
+            load = _lag(load, RAMP_S / 2 / period_s)
         wobble = 0.012 * _ar(rng, (assets, rows), 0.9)
         weather = 19 + 5 * np.sin(2 * np.pi * at_s / DAY_S - 1.2) + 0.6 * _ar(rng, (1, rows), 0.995)
         return cls(np.clip(load + wobble * running, 0, 1.2), weather, period_s, build, rng)
@@ -245,8 +249,8 @@ def _schedule(rows: int, rng: np.random.Generator, period_s: float) -> Float64:
     wanted = np.empty(rows)
     row = 0
     while row < rows:
-        idle = row > 0 and rng.random() < 0.12
-        minutes = rng.uniform(8, 18) if idle else rng.uniform(20, 60)
+        idle = row > 0 and rng.random() < 0.16
+        minutes = rng.uniform(8, 18) if idle else rng.uniform(12, 40)
         end = row + max(1, round(minutes * 60 / period_s))
         wanted[row:end] = 0.0 if idle else rng.choice([0.45, 0.6, 0.7, 0.8, 0.9, 1.0])
         row = end
