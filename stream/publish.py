@@ -1,8 +1,8 @@
 """The last stage: give a batch's output to the sinks, the essential ones first.
 
 ``publish`` returns when every essential sink has the output, so that the batch may be acknowledged. A sink that is
-away is asked again for as long as it takes: nothing is acknowledged meanwhile, and back-pressure reaches the consumer. A
-sink that is not essential may fail in any way without delaying or breaking the others.
+away is asked again for as long as it takes: nothing is acknowledged meanwhile, and back-pressure reaches the consumer.
+A sink that is not essential may fail in any way without delaying or breaking the others.
 """
 
 from __future__ import annotations

@@ -121,9 +121,10 @@ class InfluxSink:
         """Start the writer. The server need not be there."""
         if self._task is not None or not self._settings.url:
             return
-        from influxdb_client import InfluxDBClient  # half a second that a worker without InfluxDB need not spend
-        from influxdb_client.client.exceptions import InfluxDBError
-        from influxdb_client.client.write_api import SYNCHRONOUS
+        # Half a second that a worker without InfluxDB, and `headrace --help`, need not spend.
+        from influxdb_client import InfluxDBClient  # noqa: PLC0415
+        from influxdb_client.client.exceptions import InfluxDBError  # noqa: PLC0415
+        from influxdb_client.client.write_api import SYNCHRONOUS  # noqa: PLC0415
 
         self._error_type = InfluxDBError
         self._client = InfluxDBClient(
@@ -256,25 +257,29 @@ class InfluxSink:
         Where the server says that something in them is wrong, it is given halves, and halves of those, until the lines
         to blame stand alone; they are refused and the others are written.
         """
-        written, refused = 0, 0
+        refused: list[tuple[list[str], str]] = []
         waiting, posts = [lines], 0
         while waiting:
             part = waiting.pop()
             reason, posts = self._post_once(part), posts + 1
-            if not reason:
-                written += len(part)
-            elif reason.startswith("split ") and len(part) > 1 and posts < _MAX_POSTS:
+            if reason.startswith("split ") and len(part) > 1 and posts < _MAX_POSTS:
                 middle = len(part) // 2
                 waiting += [part[middle:], part[:middle]]
-            else:
-                refused += len(part)
-                self._refuse(part, reason.removeprefix("split "))
-        self.written_lines += written
-        self.refused_lines += refused
+            elif reason:
+                refused.append((part, reason.removeprefix("split ")))
+        count = sum(len(part) for part, _ in refused)
+        self.written_lines += len(lines) - count
+        self.refused_lines += count
+        if refused:
+            part, reason = refused[0]
+            _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, len(lines), part[0], reason)
+        if self._refused is not None:
+            for part, reason in refused:
+                self._refused(part, reason)
 
     def _post_once(self, lines: list[str]) -> str:
         """One request. Returns why the lines were refused, or "". Raises ``SinkUnavailable``."""
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415  # comes with influxdb_client
 
         try:
             self._api.write(self._settings.bucket, record="\n".join(lines))
@@ -287,11 +292,6 @@ class InfluxSink:
         except (HTTPError, OSError) as error:
             raise SinkUnavailable(f"{self._settings.url}: {self._without_token(str(error))}", 0.0) from None
         return ""
-
-    def _refuse(self, lines: list[str], reason: str) -> None:
-        _log.error("influxdb: %d lines refused, the first %.200s: %s", len(lines), lines[0], reason)
-        if self._refused is not None:
-            self._refused(lines, reason)
 
     def _without_token(self, said: str) -> str:
         token = self._settings.token.get_secret_value()

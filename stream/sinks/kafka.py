@@ -63,9 +63,9 @@ class _Message:
 
 
 class KafkaSink:
-    """Writes to the topics of ``topics`` with a producer of its own: acknowledged by all replicas, compressed with gzip.
+    """Writes to the topics of ``topics`` with a producer of its own, acknowledged by all replicas.
 
-    (Every client reads gzip; kafka-python, for one, needs another package for lz4, snappy or zstd.)
+    It compresses with gzip, which every client reads: kafka-python needs other packages for lz4, snappy and zstd.
 
     site           the plant's name, in the alerts' ``ce_source``
     timeout_s      how long a record is offered to the cluster before ``write`` raises ``SinkUnavailable``

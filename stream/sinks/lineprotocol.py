@@ -1,8 +1,8 @@
 """Scores and alerts as InfluxDB line protocol, column by column: 5 us a row, where ``influxdb_client.Point`` takes 100.
 
 Timestamps are nanoseconds. A number that is not finite is never written: the field is left out, and ``valid=false``
-with a ``reason`` says that there was no score. Text is escaped as the protocol wants it; in tags and keys a backslash
-or a control character becomes ``%5C``, ``%0A``, ..., because the servers do not agree on how to read those.
+with a ``reason`` says that there was no score. Text is escaped as the protocol wants it; in tags and keys a quote,
+a backslash or a control character becomes ``%22``, ``%5C``, ``%0A``, ..., because the servers read those differently.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from stream.records import Alert, Float64, Scores
 from stream.sinks.rows import derive
 
-_UNSAFE: Final = re.compile(r"[\\\x00-\x1f\x7f]")
+_UNSAFE: Final = re.compile(r"[\\\"\x00-\x1f\x7f]")
 _ESCAPES: Final = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
-_TEXT: Final = str.maketrans({'"': r"\"", "\\": r"\\"})
+_TEXT: Final = str.maketrans({'"': r"\"", "\\": r"\\", "\n": " ", "\r": " "})
 _NS_PER_MS: Final = 1_000_000
 
 
@@ -27,7 +27,7 @@ def escape(name: str) -> str:
 
 
 def text(value: str) -> str:
-    """A field's value that is text, in its quotes."""
+    """A field's value that is text, in its quotes; in one line."""
     return f'"{value.translate(_TEXT)}"'
 
 
