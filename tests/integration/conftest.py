@@ -154,13 +154,33 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with EmbeddedBroker() as embedded:
             yield embedded.bootstrap
         return
+    server, address = apache_kafka(tmp_path_factory.mktemp("kafka"))
+    try:
+        server.start()
+        yield address
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def killable_kafka(tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """An Apache Kafka of the test's own, with its address: started, and to be stopped and started at will."""
+    server, address = apache_kafka(tmp_path)
+    try:
+        server.start()
+        yield server, address
+    finally:
+        server.stop()
+
+
+def apache_kafka(folder: Path) -> tuple[Server, str]:
+    """A single node in KRaft mode with its storage formatted, and its address; not started yet."""
     jars = os.environ.get("KAFKA_JARS", "")
     if not jars:
         pytest.skip("Apache Kafka: KAFKA_JARS is not set; make test-kafka fetches the jars and sets it")
     if not any(Path(jars).glob("kafka_2.13-*.jar")):
         pytest.fail(f"KAFKA_JARS={jars}: no kafka_2.13-*.jar there")
     need("java", package="openjdk-17-jre-headless")
-    folder = tmp_path_factory.mktemp("kafka")
     port = free_port()
     properties = folder / "server.properties"
     properties.write_text(_KAFKA.format(port=port, controller=free_port(), folder=folder))
@@ -169,12 +189,8 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     done = subprocess.run(["java", *classes, *formatting, str(properties)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # it shares two cores with the tests
-    server = Server(["java", *options, *classes, "kafka.Kafka", str(properties)], folder, _kafka_answers(port), 60.0)
-    try:
-        server.start()
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop()
+    command = ["java", *options, *classes, "kafka.Kafka", str(properties)]
+    return Server(command, folder, _kafka_answers(port), 60.0), f"127.0.0.1:{port}"
 
 
 def _kafka_answers(port: int) -> Callable[[], object]:

@@ -27,6 +27,10 @@ from stream.web import Health, WebServer
 AT_MS = 1_764_000_000_000
 
 
+def only_apache(test: Callable[..., Any]) -> Callable[..., Any]:
+    return pytest.mark.broker(pytest.mark.parametrize("broker", ["apache"], indirect=True)(test))
+
+
 class Restartable(Protocol):
     def start(self) -> None: ...
     def stop(self) -> None: ...
@@ -91,12 +95,8 @@ def test_topics_are_created_once(kafka: KafkaSettings) -> None:
     admin.close()
 
 
-@pytest.mark.broker
-def test_the_alerts_topic_is_compacted_and_dead_letters_have_room(
-    kafka: KafkaSettings, topics: TopicSettings, request: pytest.FixtureRequest
-) -> None:
-    if "embedded" in request.node.callspec.id:
-        pytest.skip("the embedded broker does not tell a topic's configuration")
+@only_apache  # the embedded broker does not tell a topic's configuration
+def test_the_alerts_topic_is_compacted_and_dead_letters_have_room(kafka: KafkaSettings, topics: TopicSettings) -> None:
     from kafka import KafkaAdminClient
     from kafka.admin import ConfigResource, ConfigResourceType
 
@@ -110,12 +110,8 @@ def test_the_alerts_topic_is_compacted_and_dead_letters_have_room(
     assert str(kafka.max_record_bytes + (64 << 10)) in dead
 
 
-@pytest.mark.broker
-def test_a_replication_that_the_cluster_cannot_give_is_told(
-    kafka: KafkaSettings, request: pytest.FixtureRequest
-) -> None:
-    if "embedded" in request.node.callspec.id:
-        pytest.skip("the embedded broker takes any replication factor")
+@only_apache  # the embedded broker takes any replication factor
+def test_a_replication_that_the_cluster_cannot_give_is_told(kafka: KafkaSettings) -> None:
     three = kafka.model_copy(update={"replication_factor": 3})
     with pytest.raises(BrokerError, match="HEADRACE_KAFKA_REPLICATION_FACTOR"):
         ensure_topics(three, TopicSettings(readings=uuid.uuid4().hex))
@@ -171,13 +167,9 @@ async def test_dead_letters_come_back_byte_for_byte_or_cut(
     assert dict(records[b"too large"].headers)["headrace.truncated"] == str(5 << 20).encode()
 
 
-@pytest.mark.broker
-async def test_the_brokers_own_limit_cuts_too(
-    kafka: KafkaSettings, make_dead: Callable[..., DeadLetter], request: pytest.FixtureRequest
-) -> None:
+@only_apache  # the embedded broker has no limit of its own
+async def test_the_brokers_own_limit_cuts_too(kafka: KafkaSettings, make_dead: Callable[..., DeadLetter]) -> None:
     """Topics made by someone else may take less than our settings say; one large record fails its whole batch."""
-    if "embedded" in request.node.callspec.id:
-        pytest.skip("the embedded broker has no limit of its own")
     from kafka import KafkaAdminClient
 
     name = uuid.uuid4().hex
@@ -205,6 +197,34 @@ async def test_no_broker_is_told_and_the_publisher_waits_for_one(
     await publisher.stop()
     with pytest.raises(Exception, match=r"127\.0\.0\.1:9"):
         await publishing
+
+
+@pytest.mark.broker
+@pytest.mark.slow  # the cluster itself takes ten seconds to let a killed broker in again
+async def test_a_killed_broker_holds_the_alerts_back_and_gets_each_when_it_returns(
+    killable_kafka: tuple[Restartable, str], make_alert: Callable[..., Alert]
+) -> None:
+    server, address = killable_kafka
+    kafka, topics = KafkaSettings(bootstrap=address), TopicSettings()
+    await asyncio.to_thread(ensure_topics, kafka, topics)
+    publisher = Publisher([KafkaSink(kafka, topics, timeout_s=1.0)], max_wait_s=0.5)
+    await publisher.start()
+    await publisher.publish(Output(alerts=(make_alert(id="before"),)))
+    server.stop()
+
+    async def publish() -> None:
+        for i in range(20):
+            await publisher.publish(Output(alerts=(make_alert(id="during", sequence=i),)))
+
+    publishing = asyncio.create_task(publish())
+    await asyncio.sleep(3.0)
+    assert not publishing.done()
+    await asyncio.to_thread(server.start)
+    await asyncio.wait_for(publishing, 30.0)
+    await publisher.stop()
+    records = await read(kafka, topics.alerts, 21)
+    sequences = [json.loads(record.value)["sequence"] for record in records if record.key == b"during"]
+    assert list(dict.fromkeys(sequences)) == list(range(20))  # in order; repeats are allowed
 
 
 @pytest.mark.servers

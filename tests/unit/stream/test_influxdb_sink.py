@@ -215,7 +215,7 @@ async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
 async def test_writes_in_blocks_in_order_and_names_org_and_bucket(
     server: Server, make_scores: Callable[..., Scores], make_alert: Callable[..., Alert]
 ) -> None:
-    sink = InfluxSink(settings(server, batch_lines=100, linger_s=0.05), site="mill")
+    sink = InfluxSink(settings(server, batch_lines=100, linger_s=0.05, gzip=True), site="mill")
     await sink.start()
     everything = make_scores(rows=250)
     await sink.write(Output(scores=(everything,), alerts=(make_alert(),)))
