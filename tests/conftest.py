@@ -1,14 +1,18 @@
-"""Records for tests that are about where they go, not about how they come to be."""
+"""What many tests need: records for those that are about where they go, and a small plant with a trained plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from models.datasets import Recording
+from models.train import train
 from stream.records import Alert, Cause, DeadLetter, Late, Output, Record, Scores
+from stream.settings import Plan, load_plan
 
 AT_MS = 1_764_000_000_000
 
@@ -98,3 +102,74 @@ def output(
         stage_s={"decode": 0.002, "score": 0.03},
         produced_ms=AT_MS,
     )
+
+
+SIGNALS = ("flow", "heat", "pressure")
+PLAN = """
+site = "north"
+[topics]
+scores = "plant.scores.v1"
+[detectors.quick]
+kind = "ewma"
+assets = ["pump-*"]
+artifact = "artifacts/quick"
+false_alarms_per_day = 0.1
+update_every_s = 20
+[detectors.slow]
+kind = "ewma"
+assets = ["pump-*"]
+signals = ["heat", "pressure"]
+artifact = "artifacts/slow"
+hop = 3
+on_delay_s = 3
+off_delay_s = 5
+false_alarms_per_day = 0.1
+config = { window = 16 }
+"""
+
+
+@pytest.fixture(scope="session")
+def make_recording() -> Callable[..., Recording]:
+    """``make_recording("pump-1", rows=600, fault=(300, 330))``: one reading a second of three signals that swing."""
+
+    def make(asset: str, rows: int = 600, seed: int = 0, fault: tuple[int, int] | None = None) -> Recording:
+        random = np.random.default_rng(seed)
+        at = np.arange(rows)
+        load = np.sin(at / 25.0)
+        values = np.stack([40 + 5 * load, 70 + 2 * load, 3 - 0.4 * load], axis=1)
+        values += random.normal(0, [0.4, 0.2, 0.05], values.shape)
+        if fault:
+            values[slice(*fault), 1] += 12.0
+        return Recording(asset, AT_MS + at * 1000, SIGNALS, values, None)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plan(make_recording: Callable[..., Recording], tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A plan with two trained detectors that need no TensorFlow; its file lies at ``plan.folder / "headrace.toml"``."""
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "headrace.toml").write_text(PLAN)
+    made = load_plan(folder / "headrace.toml")
+    history = [make_recording(f"pump-{number}", rows=2000, seed=100 + number) for number in range(2)]
+    for name, settings in made.detectors.items():
+        artifact = train(
+            history, detector=settings.kind, signals=settings.signals or None, config=settings.config, seed=1
+        )
+        artifact.save(made.artifact_path(name))
+    return made
+
+
+@pytest.fixture(scope="session")
+def write_csv() -> Callable[[Recording, Path], Path]:
+    """Write a recording as the CSV that ``headrace`` reads; returns the file."""
+
+    def write(recording: Recording, folder: Path) -> Path:
+        path = folder / f"{recording.asset}.csv"
+        lines = [",".join(("ts", *recording.signals))]
+        for at_ms, row in zip(recording.at_ms.tolist(), recording.values.tolist(), strict=True):
+            lines.append(",".join((str(at_ms), *("" if value != value else repr(value) for value in row))))
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write

@@ -1,0 +1,339 @@
+"""The main job over real sockets: train, worker, replay; alerts, scores and dead letters on their topics."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from models.datasets import Recording
+from stream.settings import KafkaSettings, Plan, TopicSettings
+from stream.sources.json import encode, timestamp
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+
+NAMES = ("readings", "alerts", "scores", "dead_letters", "late")
+
+
+class Worker:
+    """``headrace worker`` as a process of its own."""
+
+    def __init__(self, plan: Path, kafka: KafkaSettings, log: Path, **environment: str) -> None:
+        self.environment = {
+            **os.environ,
+            "HEADRACE_KAFKA_BOOTSTRAP": kafka.bootstrap,
+            "HEADRACE_KAFKA_GROUP": kafka.group,
+            "HEADRACE_KAFKA_SESSION_TIMEOUT_S": "6",
+            "HEADRACE_WORKER_COMMIT_EVERY_S": "0.2",
+            **environment,
+        }
+        self._port_file = log.with_suffix(".port")
+        self._command = [sys.executable, "-m", "stream.cli", "worker", "--plan", str(plan)]
+        self._log = log
+        self.url = ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, port: int, within_s: float = 90.0) -> Worker:
+        self.url = f"http://127.0.0.1:{port}"
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._command, "--web-port", str(port)], env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.wait(lambda: self.get("/health/ready") is not None, within_s, "ready")
+        return self
+
+    def wait(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert self.process is not None
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"worker not {what} (exit {self.process.poll()}):\n{self._log.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def get(self, path: str) -> str | None:
+        import urllib.request
+
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return None
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series."""
+        lines = (self.get("/metrics") or "").splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def has_read(self, records: int, within_s: float = 60.0) -> None:
+        """Wait until so many records were read, published, and committed."""
+        self.wait(lambda: self.metric("headrace_records_total") >= records, within_s, f"through {records} records")
+        self.wait(lambda: self.metric("headrace_consumer_lag_records") == 0, within_s, "committed")
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+
+@pytest.fixture
+def own_plan(plan: Plan, topics: TopicSettings, tmp_path: Path) -> Path:
+    """The plan with topics of the test's own; they exist on the broker."""
+    return write_plan(plan.folder / "headrace.toml", topics, tmp_path, artifacts=plan.folder / "artifacts")
+
+
+def write_plan(source: Path, topics: TopicSettings, folder: Path, artifacts: Path) -> Path:
+    names = "\n".join(f'{name} = "{getattr(topics, name)}"' for name in NAMES if name != "scores")
+    text = source.read_text().replace("[topics]\nscores =", f"[topics]\n{names}\nscores =")
+    text = text.replace("plant.scores.v1", f"{topics.readings}.scores").replace('"artifacts/', f'"{artifacts}/')
+    path = folder / "headrace.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def start_worker(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    import socket
+
+    started: list[Worker] = []
+
+    def start(plan: Path, **environment: str) -> Worker:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        started.append(Worker(plan, kafka, tmp_path / "worker.log", **environment))
+        return started[-1].start(port)
+
+    yield start
+    for worker in started:
+        worker.kill()
+
+
+def run(worker: Worker, *arguments: str) -> str:
+    """A command of ours in the worker's environment; its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stream.cli", *arguments],
+        env=worker.environment, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def read_all(kafka: KafkaSettings, topic: str) -> list[Any]:
+    """Every record of a topic."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, consumer_timeout_ms=3000, enable_auto_commit=False)
+    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    records = list(consumer)
+    consumer.close()
+    return records
+
+
+def live_scores(kafka: KafkaSettings, topic: str) -> dict[tuple[str, str, str], tuple[float, bool]]:
+    rows = [json.loads(record.value) for record in read_all(kafka, topic)]
+    scores = {(row["asset"], row["detector"], row["ts"]): (row["score"], row["anomalous"]) for row in rows}
+    assert len(scores) == len(rows), "a reading was scored twice"
+    return scores
+
+
+def backtest_scores(path: Path) -> dict[tuple[str, str, str], tuple[float, bool]]:
+    with path.open() as file:
+        return {
+            (row["asset"], row["detector"], row["time"]): (float(row["score"]), row["anomalous"] == "1")
+            for row in csv.DictReader(file)
+            if row["score"]
+        }
+
+
+def test_live_equals_backtest_and_a_restart_goes_on_where_it_stopped(
+    own_plan: Path,
+    kafka: KafkaSettings,
+    topics: TopicSettings,
+    start_worker: Callable[..., Worker],
+    make_recording: Callable[..., Recording],
+    write_csv: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    recordings = [
+        make_recording("pump-1", rows=400, seed=1, fault=(200, 240)),
+        *[make_recording(f"pump-{number}", rows=400, seed=number) for number in range(2, 8)],
+    ]
+    for recording in recordings:
+        write_csv(recording, data)
+    worker = start_worker(own_plan)
+    sent = run(worker, "replay", str(data), "--plan", str(own_plan))
+    assert f"{7 * 400} readings of 7 assets" in sent
+    worker.has_read(7 * 400)
+    alerts = [
+        json.loads(line)
+        for line in run(worker, "alerts", "--plan", str(own_plan), "--until-end", "--json").splitlines()
+    ]
+    assert {alert["state"] for alert in alerts if alert["asset"] == "pump-1"} >= {"open", "resolved"}
+    assert worker.stop() == 0
+
+    out = tmp_path / "scores.csv"
+    run(worker, "backtest", str(data), "--plan", str(own_plan), "--scores", str(out), "--alerts", f"{tmp_path}/a.jsonl")
+    assert live_scores(kafka, f"{topics.readings}.scores") == backtest_scores(out)
+    expected = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    by_id: Callable[[dict[str, Any]], tuple[str, int]] = lambda alert: (alert["id"], alert["sequence"])  # noqa: E731
+    assert sorted(alerts, key=by_id) == sorted(expected, key=by_id)
+
+    again = start_worker(own_plan)
+    time.sleep(1)
+    assert again.metric("headrace_records_total") == 0
+    assert again.stop() == 0
+
+
+def garbage(number: int) -> bytes | None:
+    """Ten sorts of records that no plant should send."""
+    good = {"asset": "pump-1", "ts": "2026-11-23T08:00:00Z", "values": {"flow": 40.0, "heat": 70.0}}
+    sorts: list[bytes | None] = [
+        b"flow=40.0;heat=70.1",
+        json.dumps({**good, "values": {"flow": "forty"}}).encode(),
+        json.dumps({key: good[key] for key in ("ts", "values")}).encode(),
+        json.dumps({**good, "values": {"flow": float("nan")}}).encode(),
+        json.dumps({**good, "ts": 10**17}).encode(),
+        json.dumps({**good, "values": {"humidity": 3.0}}).encode(),
+        b"",
+        json.dumps({**good, "padding": "x" * 2_000_000}).encode(),
+        json.dumps({**good, "asset": "pümp"}, ensure_ascii=False).encode("latin-1"),
+        None,
+    ]
+    return sorts[number % len(sorts)]
+
+
+def test_ten_thousand_readings_with_one_in_a_hundred_garbage(
+    own_plan: Path,
+    kafka: KafkaSettings,
+    topics: TopicSettings,
+    start_worker: Callable[..., Worker],
+    make_recording: Callable[..., Recording],
+) -> None:
+    worker = start_worker(own_plan)
+    recordings = [make_recording(f"pump-{number}", rows=990, seed=number) for number in range(10)]
+    producer = KafkaProducer(bootstrap_servers=kafka.servers, acks="all", linger_ms=5, max_request_size=4 << 20)
+    sent: list[tuple[bytes, bytes | None]] = []
+    futures = []
+    for row in range(990):
+        for number, recording in enumerate(recordings):
+            values = dict(zip(recording.signals, recording.values[row].tolist(), strict=True))
+            value = encode(recording.asset, int(recording.at_ms[row]), values)
+            futures.append(producer.send(topics.readings, key=recording.asset.encode(), value=value))
+            if (row * 10 + number) % 99 == 0:
+                sent.append((recording.asset.encode(), garbage(len(sent))))
+                headers = [("source", b"gateway-7")]
+                futures.append(producer.send(topics.readings, key=sent[-1][0], value=sent[-1][1], headers=headers))
+    for future in futures:
+        future.get(timeout=60)
+    producer.close()
+    assert len(sent) == 100
+    worker.has_read(10_000)
+    assert worker.metric("headrace_readings_total") == 9_900
+    assert worker.metric("headrace_late_total") == worker.metric("headrace_duplicates_total") == 0
+    assert worker.metric("headrace_dead_letters_total") == 100
+
+    letters = read_all(kafka, topics.dead_letters)
+    assert Counter((letter.key, letter.value) for letter in letters) == Counter(sent)
+    reasons = Counter()
+    for letter in letters:
+        headers = dict(letter.headers)
+        reasons[headers["headrace.reason"].decode()] += 1
+        assert headers["source"] == b"gateway-7"
+        assert headers["headrace.error"]
+        assert headers["headrace.topic"].decode() == topics.readings
+        assert headers["headrace.stage"] == b"decode"
+        assert int(headers["headrace.offset"]) >= 0
+    assert sum(reasons.values()) == 100
+    assert set(reasons) == {"not_json", "wrong_type", "absurd_time", "unknown_signals", "empty", "too_large"}
+    scored = live_scores(kafka, f"{topics.readings}.scores")
+    quick = [key for key in scored if key[1] == "quick"]
+    assert len(quick) == 10 * (990 - 31), "all but the 31 that fill each asset's first window are scored"
+    assert worker.stop() == 0
+
+
+@pytest.mark.tensorflow
+def test_deep_detectors_from_training_to_alerts(
+    kafka: KafkaSettings,
+    topics: TopicSettings,
+    start_worker: Callable[..., Worker],
+    make_recording: Callable[..., Recording],
+    write_csv: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    history, live = tmp_path / "history", tmp_path / "live"
+    history.mkdir()
+    live.mkdir()
+    write_csv(make_recording("pump-1", rows=2500, seed=1), history)
+    later = make_recording("pump-1", rows=500, seed=2, fault=(300, 340))
+    write_csv(replace(later, at_ms=later.at_ms + 10_000_000), live)
+    (tmp_path / "source.toml").write_text(
+        """
+[topics]
+scores = "plant.scores.v1"
+[detectors.forecast]
+kind = "gru_forecaster"
+artifact = "artifacts/{asset}/forecast"
+[detectors.rebuild]
+kind = "conv_autoencoder"
+artifact = "artifacts/rebuild"
+"""
+    )
+    plan = write_plan(tmp_path / "source.toml", topics, tmp_path, artifacts=tmp_path / "artifacts")
+    command = [sys.executable, "-m", "stream.cli", "train", str(history), "--plan", str(plan)]
+    trained = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    worker = start_worker(plan)
+    run(worker, "replay", str(live), "--plan", str(plan), "--speed", "400")
+    worker.has_read(500)
+    lines = run(worker, "alerts", "--plan", str(plan), "--until-end", "--json").splitlines()
+    opened = [json.loads(line) for line in lines if '"state":"open"' in line]
+    during = [
+        alert
+        for alert in opened
+        if timestamp(int(later.at_ms[300]) + 10_000_000)
+        <= alert["opened"]
+        <= timestamp(int(later.at_ms[340]) + 10_000_000)
+    ]
+    assert {alert["detector"] for alert in during} == {"forecast", "rebuild"}
+    assert all(alert["causes"][0]["signal"] == "heat" for alert in during)
+    out = tmp_path / "scores.csv"
+    run(worker, "backtest", str(live), "--plan", str(plan), "--scores", str(out))
+    assert live_scores(kafka, f"{topics.readings}.scores") == backtest_scores(out)
+    assert worker.stop() == 0
+
+
+def test_a_broken_start_is_told_in_one_line(own_plan: Path, kafka: KafkaSettings, tmp_path: Path) -> None:
+    def start(plan: Path, bootstrap: str) -> str:
+        environment = {**os.environ, "HEADRACE_KAFKA_BOOTSTRAP": bootstrap}
+        command = [sys.executable, "-m", "stream.cli", "worker", "--plan", str(plan), "--web-port", "0"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "127.0.0.1:9" in start(own_plan, "127.0.0.1:9")
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(own_plan.read_text().replace("hop = 3", "hopp = 3"))
+    assert "detectors.slow.hopp: unknown key" in start(wrong, kafka.bootstrap)
+    untrained = tmp_path / "untrained.toml"
+    untrained.write_text(own_plan.read_text().replace("artifacts/slow", "artifacts/none"))
+    assert "detectors.slow.artifact" in start(untrained, kafka.bootstrap)

@@ -1,0 +1,162 @@
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.base import Float32, Scored
+from models.datasets import Recording
+from stream.backtest import backtest
+from stream.pipeline import Pipeline
+from stream.records import Alert, Output, Record
+from stream.settings import Plan
+from stream.shelf import Shelf
+from stream.sources.json import encode
+
+Rows = dict[tuple[str, str, int], tuple[float, bool]]
+
+
+def records_of(recordings: Sequence[Recording]) -> list[Record]:
+    """All readings in the order of time, as JSON records of one partition."""
+    rows = sorted(
+        (int(at_ms), index, row)
+        for index, recording in enumerate(recordings)
+        for row, at_ms in enumerate(recording.at_ms)
+    )
+    return [
+        Record(
+            "readings",
+            0,
+            offset,
+            encode(
+                recordings[index].asset,
+                at_ms,
+                dict(zip(recordings[index].signals, recordings[index].values[row].tolist(), strict=True)),
+            ),
+            timestamp=at_ms,
+        )
+        for offset, (at_ms, index, row) in enumerate(rows)
+    ]
+
+
+def flat(outputs: Sequence[Output]) -> tuple[Rows, list[Alert]]:
+    rows: Rows = {}
+    for output in outputs:
+        for scores in output.scores:
+            for row in range(len(scores)):
+                key = (scores.detector, scores.names[scores.asset[row]], int(scores.at_ms[row]))
+                assert key not in rows, "a reading was scored twice"
+                rows[key] = (float(scores.score[row]), bool(scores.anomalous[row]))
+    alerts = sorted((alert for output in outputs for alert in output.alerts), key=lambda a: (a.id, a.sequence))
+    return rows, alerts
+
+
+@pytest.fixture
+def recordings(make_recording: Callable[..., Recording]) -> list[Recording]:
+    return [
+        make_recording("pump-1", rows=300, seed=1, fault=(150, 180)),
+        make_recording("pump-2", rows=280, seed=2),
+        make_recording("fan-1", rows=50, seed=3),
+    ]
+
+
+def run(plan: Plan, records: Sequence[Record], batches: Sequence[int]) -> list[Output]:
+    pipeline = Pipeline(plan, Shelf(plan))
+    bounds = [0, *batches, len(records)]
+    return [pipeline.process(0, records[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def test_a_fault_opens_and_resolves_an_alert_that_names_its_signal(plan: Plan, recordings: list[Recording]) -> None:
+    _, alerts = flat(run(plan, records_of(recordings), []))
+    assert {(alert.asset, alert.detector) for alert in alerts} == {("pump-1", "quick"), ("pump-1", "slow")}
+    for detector in ("quick", "slow"):
+        first = next(alert for alert in alerts if alert.detector == detector and alert.state == "open")
+        assert first.causes[0].signal == "heat"
+        assert sum(cause.share for cause in first.causes) == pytest.approx(1)
+        assert any(alert.id == first.id and alert.state == "resolved" for alert in alerts)
+
+
+def test_live_equals_backtest_however_batches_are_cut(plan: Plan, recordings: list[Recording]) -> None:
+    records = records_of(recordings)
+    whole = flat(run(plan, records, []))
+    assert flat(run(plan, records, [1, 2, 17, 200, 201, 400])) == whole
+    assert flat(list(backtest(Pipeline(plan, Shelf(plan)), recordings, batch=37))) == whole
+
+
+def test_a_score_depends_only_on_what_came_before(plan: Plan, recordings: list[Recording]) -> None:
+    records = records_of(recordings)
+    rows, alerts = flat(run(plan, records, []))
+    cut = 333
+    early_rows, early_alerts = flat(run(plan, records[:cut], []))
+    assert early_rows == {key: rows[key] for key in early_rows}
+    assert early_alerts == [alert for alert in alerts if alert in early_alerts]
+
+
+def test_every_record_is_accounted_for(plan: Plan, recordings: list[Recording]) -> None:
+    records = records_of(recordings)
+    late = replace(records[0], offset=len(records))
+    again = replace(records[-1], offset=len(records) + 1)
+    bad = Record("readings", 0, len(records) + 2, b"?")
+    output = Pipeline(plan, Shelf(plan)).process(0, [*records, late, again, bad])
+    assert output.counts["records"] == len(records) + 3
+    assert output.counts["readings"] == len(records) + 2
+    assert (output.counts["late"], output.counts["duplicates"]) == (1, 1)
+    assert output.counts["unwatched"] == 50
+    assert [letter.record for letter in output.dead] == [bad]
+    assert [held.record for held in output.late] == [late]
+
+
+def test_records_that_are_read_again_change_nothing(plan: Plan, recordings: list[Recording]) -> None:
+    records = records_of(recordings)
+    pipeline = Pipeline(plan, Shelf(plan))
+    outputs = [pipeline.process(0, records[a:b]) for a, b in [(0, 200), (100, 300), (0, 300), (300, len(records))]]
+    assert flat(outputs) == flat(run(plan, records, []))
+    assert sum(output.counts["repeated"] for output in outputs) == 400
+    assert sum(output.counts["late"] for output in outputs) == 0
+
+
+def test_a_partition_that_went_away_is_forgotten(plan: Plan, recordings: list[Recording]) -> None:
+    pipeline = Pipeline(plan, Shelf(plan))
+    records = records_of(recordings)
+    first = pipeline.process(3, records)
+    pipeline.keep_only({0, 1})
+    assert flat([pipeline.process(3, records)]) == flat([first])
+
+
+def test_a_detector_that_fails_costs_only_itself(
+    plan: Plan, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(plan)
+    broken = shelf.find("slow", "pump-1")
+    assert broken is not None
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(broken.detector, name)
+
+        def score(self, windows: Float32) -> Scored:
+            raise RuntimeError("no memory")
+
+    monkeypatch.setitem(shelf._fleet, "slow", replace(broken, detector=Broken()))
+    records = records_of(recordings)
+    output = Pipeline(plan, shelf).process(0, records)
+    assert {scores.detector for scores in output.scores} == {"quick"}
+    assert {letter.reason for letter in output.dead} == {"detector_failed"}
+    assert len(output.dead) == len(recordings[0].at_ms) + len(recordings[1].at_ms)
+    assert "no memory" in output.dead[0].detail
+
+
+def test_one_dead_signal_neither_silences_the_asset_nor_raises_its_score(
+    plan: Plan, make_recording: Callable[..., Recording]
+) -> None:
+    sound = make_recording("pump-1", rows=300, seed=5, fault=(200, 240))
+    values = sound.values.copy()
+    values[100:, 0] = np.nan
+    rows, alerts = flat(run(plan, records_of([replace(sound, values=values)]), []))
+    quick = [alert for alert in alerts if alert.detector == "quick"]
+    assert quick[0].causes[0].signal == "heat"
+    assert quick[0].confidence == pytest.approx(2 / 3)
+    assert all("flow" != cause.signal for cause in quick[0].causes)
+    before = [score for (detector, _, at), (score, _) in rows.items() if detector == "quick" and at < sound.at_ms[200]]
+    assert np.isfinite(before).all()

@@ -1,0 +1,110 @@
+"""The batching consumer's bookkeeping, without a broker: what may be committed, and what never."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.records import Record
+from stream.transport import Batch, Consumer
+
+TOPIC = TP("readings", 0)
+
+
+@dataclass(eq=False)
+class Message:
+    tp: TP
+    offset: int
+    value: Any = None
+    acked: bool = False
+
+
+def consumer() -> Any:
+    """A ``Consumer`` with only the state that acknowledging needs."""
+    made = Consumer.__new__(Consumer)
+    made._batches = {}
+    made._acked = {TOPIC: []}
+    made._unacked_messages = set()
+    made._n_acked = 0
+    made._waiting_for_ack = None
+    return made
+
+
+def give(held: Any, first: int, count: int) -> Any:
+    """What ``getmany`` does with a partition's records; returns the message."""
+    records = [Record(TOPIC.topic, 0, first + nth, b"") for nth in range(count)]
+    held._to_message = lambda tp, record: Message(tp, record.offset)
+    return held._batch_message(TOPIC, records)
+
+
+def finish(held: Any, message: Any) -> None:
+    message.value.done = True
+    held.ack(message)
+
+
+def test_nothing_is_committed_past_a_batch_that_is_not_done() -> None:
+    held = consumer()
+    first, second, third = give(held, 0, 10), give(held, 10, 5), give(held, 15, 1)
+    finish(held, second)
+    assert held._new_offset(TOPIC) is None
+    finish(held, first)
+    assert held._new_offset(TOPIC) == 15
+    finish(held, third)
+    assert held._new_offset(TOPIC) == 16
+    assert held._new_offset(TOPIC) is None
+
+
+def test_an_event_that_faust_skipped_is_not_done_although_it_is_acknowledged() -> None:
+    held = consumer()
+    message = give(held, 0, 10)
+    held.ack(message)
+    assert held._new_offset(TOPIC) is None
+
+
+def test_holes_in_the_offsets_need_no_handling() -> None:
+    held = consumer()
+    finish(held, give(held, 100, 3))
+    finish(held, give(held, 5000, 2))
+    assert held._new_offset(TOPIC) == 5002
+
+
+def test_what_was_in_flight_before_a_seek_back_counts_no_more() -> None:
+    held = consumer()
+    before = give(held, 0, 10)
+    again = give(held, 0, 4)
+    finish(held, before)
+    assert held._new_offset(TOPIC) is None
+    finish(held, again)
+    assert held._new_offset(TOPIC) == 4
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms())
+def test_the_committed_offset_is_the_end_of_the_done_prefix(counts: list[int], random: Any) -> None:
+    held = consumer()
+    messages, start = [], 0
+    for count in counts:
+        messages.append(give(held, start, count))
+        start += count
+    order = list(range(len(messages)))
+    random.shuffle(order)
+    committed = 0
+    finished: set[int] = set()
+    for index in order:
+        finish(held, messages[index])
+        finished.add(index)
+        offset = held._new_offset(TOPIC)
+        prefix = next((n for n in range(len(messages)) if n not in finished), len(messages))
+        expected = sum(counts[:prefix])
+        assert (committed if offset is None else offset) == expected
+        committed = expected
+    assert held._batches[TOPIC] == deque()
+
+
+def test_a_batch_is_compared_by_identity() -> None:
+    assert Batch(TOPIC, [], 0) != Batch(TOPIC, [], 0)
+    with pytest.raises(AttributeError):
+        Batch(TOPIC, [], 0).unknown = 1  # type: ignore[attr-defined]
