@@ -1,15 +1,15 @@
 """What training leaves and serving loads: a folder with manifest.json and weights.safetensors.
 
-The manifest names the detector and its sizes; the code builds the network from them and only numbers are loaded, so that
-nothing in an artifact can run. Everything is checked before it is believed, digests before a byte is parsed, and what
-fails is refused as ``InvalidArtifact``. An artifact's version is a digest of its content: the same data and seed give the
-same version, and a result that names a version names one set of weights and thresholds.
+The manifest names the detector and its sizes; the code builds the network from them and only numbers are loaded, so
+that nothing in an artifact can run. Everything is checked before it is believed, digests before a byte is parsed, and
+what fails is refused as ``InvalidArtifact``. An artifact's version is a digest of its content: the same data and seed
+give the same version, and a result that names a version names one set of weights and thresholds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import hashlib
 import json
 import os
@@ -48,8 +48,8 @@ _NOT_CONTENT: Final = ("version", "created", "headrace")
 class Manifest:
     """manifest.json, field by field.
 
-    signals: names in the order of the last axis; period_s: seconds between the rows trained on; scaler, calibration: as
-    their ``to_dict`` gives them; weights: SHA-256 of the weights' file; assets, rows (by part: fit, validation,
+    signals: names in the order of the last axis; period_s: seconds between the rows trained on; scaler, calibration:
+    as their ``to_dict`` gives them; weights: SHA-256 of the weights' file; assets, rows (by part: fit, validation,
     calibration), from_ms, to_ms (epoch milliseconds) and seed: what it was trained on; figures, curves: how that went;
     version: short digest of all of these; created: ISO 8601; headrace: the release that made it.
     """
@@ -113,7 +113,7 @@ class Artifact:
         return self.calibration.threshold(false_alarms_per_day)
 
     def require_signals(self, names: Iterable[str]) -> None:
-        """Raise ``InvalidArtifact`` naming the difference unless ``names`` are exactly the trained ones, in any order."""
+        """Raise ``InvalidArtifact`` naming the difference unless ``names`` are the trained ones, in any order."""
         asked = list(names)
         unknown, absent = sorted(set(asked) - set(self.signals)), sorted(set(self.signals) - set(asked))
         if unknown or absent:
@@ -127,7 +127,7 @@ class Artifact:
         return self.detector.score(self.scaler.transform(windows))
 
     def expectation(self, scored: Scored) -> tuple[Float64, Float64] | None:
-        """What the newest row should have been and its standard deviation, (batch, signal) in the signals' own units."""
+        """What the newest row should have been and its standard deviation: (batch, signal), signals' own units."""
         if scored.expected is None or scored.spread is None:
             return None
         return self.scaler.inverse(scored.expected), np.asarray(scored.spread, np.float64) * self.scaler.scale
@@ -159,7 +159,7 @@ def assemble(
     period_s: float,
     **provenance: Any,
 ) -> Artifact:
-    """An artifact of what has just been trained. ``provenance``: the fields of ``Manifest`` from ``assets`` to ``curves``."""
+    """An artifact of what was trained. ``provenance``: the fields of ``Manifest`` from ``assets`` to ``curves``."""
     manifest = Manifest(
         detector=detector.name,
         config=dataclasses.asdict(detector.config),
@@ -168,7 +168,7 @@ def assemble(
         scaler=scaler.to_dict(),
         calibration=calibration.to_dict(),
         weights=hashlib.sha256(_packed(detector)).hexdigest(),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         headrace=_release(),
         **provenance,
     )
@@ -176,7 +176,7 @@ def assemble(
 
 
 def load(path: Path) -> Artifact:
-    """Read an artifact. Raises ``InvalidArtifact``, naming file and fault, for anything that is not exactly as saved."""
+    """Read an artifact. Raises ``InvalidArtifact``, naming file and fault, for anything that is not as it was saved."""
     path = Path(path)
     try:
         raw = json.loads(_read(path / MANIFEST), parse_constant=_refuse_constant)
@@ -197,7 +197,7 @@ def _parsed(raw: Any) -> Manifest:
     if set(raw) != set(hints):
         raise InvalidArtifact(f"manifest: missing or unknown keys {sorted(set(raw) ^ set(hints))}")
     for key, hint in hints.items():
-        wanted = {tuple: list, Mapping: dict, float: (int, float)}.get(typing.get_origin(hint) or hint, hint)
+        wanted: Any = {tuple: list, Mapping: dict, float: (int, float)}.get(typing.get_origin(hint) or hint, hint)
         if not isinstance(raw[key], wanted) or isinstance(raw[key], bool):
             raise InvalidArtifact(f"manifest: {key} is not of its type: {str(raw[key])[:80]!r}")
     for key in ("signals", "assets"):
@@ -250,9 +250,10 @@ def _read(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise InvalidArtifact(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InvalidArtifact(f"{path}: not a regular file")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise InvalidArtifact(f"{path}: not a regular file")
         content = file.read(most + 1)
     if len(content) > most:
         raise InvalidArtifact(f"{path}: larger than {most} bytes")

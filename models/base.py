@@ -1,8 +1,8 @@
 """The contract of a detector: windows in, scores out; higher is stranger.
 
 A detector is one file in ``models/detectors``. It sees only numbers that the one scaler of its artifact has already
-scaled, knows no threshold (``calibrate``), no alert (``stream.decide``) and no clock, and keeps no memory between calls:
-scoring a window twice gives the same number.
+scaled, knows no threshold (``calibrate``), no alert (``stream.decide``) and no clock, and keeps no memory between
+calls: scoring a window twice gives the same number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Scored:
     score          (batch,) float64, 0 or more, higher is stranger; NaN where the newest row holds no usable value
     contributions  (batch, signal) float64, 0 or more; a row sums to 1 where the score is above 0, else it is all zero
     expected       (batch, signal) float32, scaled: what the newest row should have been; None if the detector can't say
-    spread         (batch, signal) float32, scaled: one standard deviation of ``expected``'s error; None like ``expected``
+    spread         (batch, signal) float32, scaled: the standard deviation of ``expected``'s error; None like it
     kind           (batch,) uint8, index into ``KINDS``; None means all of them are the model's own verdict
     """
 

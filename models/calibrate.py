@@ -1,8 +1,8 @@
 """From an operator's wish ("one false alarm a day") to a threshold, by the theory of extremes.
 
-A threshold for rare alarms lies beyond most of what held-back clean data show, so it is extrapolated: scores above a high
-level t exceed it like a generalised Pareto law (peaks over threshold; Siffer et al. 2017, Anomaly Detection in Streams
-with Extreme Value Theory, equation 1):
+A threshold for rare alarms lies beyond most of what held-back clean data show, so it is extrapolated: scores above a
+high level t exceed it like a generalised Pareto law (peaks over threshold; Siffer et al. 2017, Anomaly Detection in
+Streams with Extreme Value Theory, equation 1):
 
     P(score > x) = rate * (1 + shape (x - t) / scale) ** (-1 / shape)
 
@@ -14,6 +14,7 @@ clusters per exceedance.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -57,7 +58,7 @@ class Calibration:
     natural: float | None = None
 
     def threshold(self, false_alarms_per_day: float) -> float:
-        """The score that clean data cross in so many separate alarms a day, for one asset; finite, lower for more alarms.
+        """The score that clean data cross in so many separate alarms a day and asset; finite, lower for more alarms.
 
         Raises ``ValueError`` unless the number is above 0. It is never below the median of the clean scores: who asks
         for more alarms than that yields asks for noise.
@@ -85,7 +86,7 @@ class Calibration:
         if abs(self.shape) < 1e-9:
             return self.rate * math.exp(-over)
         base = 1.0 + self.shape * over
-        return 0.0 if base <= 0 else self.rate * float(base ** (-1.0 / self.shape))
+        return 0.0 if base <= 0 else self.rate * math.exp(-math.log(base) / self.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -107,7 +108,7 @@ class Calibration:
         if not all(map(math.isfinite, [*values.values(), *body, natural or 0.0])):
             raise InvalidArtifact("calibration: NaN or infinity")
         sound = values["scale"] > 0 and 0 < values["rate"] <= 1 and 0 < values["extremal_index"] <= 1
-        ascending = len(body) > 1 and all(a <= b for a, b in zip(body, body[1:], strict=False))
+        ascending = len(body) > 1 and all(a <= b for a, b in itertools.pairwise(body))
         if not (sound and ascending and values["period_s"] > 0 and abs(values["shape"]) <= _SHAPE_MOST):
             raise InvalidArtifact("calibration: a value is out of its range")
         return cls(**values, body=body, natural=natural, count=count)
@@ -118,9 +119,10 @@ def calibrate(
 ) -> Calibration:
     """Fit the tail of clean, held-back scores.
 
-    ``scores``: stretches without gaps, each (row,), NaN left out; exceedances nearer than ``cluster_rows`` are one alarm.
-    Where all scores are (nearly) equal there is no tail to fit: the scale is then a hundredth of the level, so that what
-    is clearly above what was ever seen alarms. Below about 200 scores the tail is nearly exponential by prior.
+    ``scores``: stretches without gaps, each (row,), NaN left out; exceedances nearer than ``cluster_rows`` are one
+    alarm. Where all scores are (nearly) equal there is no tail to fit: the scale is then a hundredth of the level, so
+    that what is clearly above what was ever seen alarms. Below about 200 scores the tail is nearly exponential by
+    prior.
 
     Raises ``TrainingError`` if fewer than ``LEAST_SCORES`` are finite, unless the detector has a natural threshold.
     """
@@ -130,8 +132,8 @@ def calibrate(
         pooled = np.zeros(1)
     if natural is None and len(pooled) < LEAST_SCORES:
         raise TrainingError(
-            f"calibration: {len(pooled)} scores of held-back data, at least {LEAST_SCORES} are needed; give more history, "
-            f"or a smaller `window` in the config"
+            f"calibration: {len(pooled)} scores of held-back data, at least {LEAST_SCORES} are needed; give more "
+            f"history, or a smaller `window` in the config"
         )
     count = len(pooled)
     wanted = int(np.clip(round(_TAIL * count), min(_LEAST_EXCEEDANCES, count // 2), 2000))
@@ -179,14 +181,14 @@ def _fit_pareto(excesses: Float64) -> tuple[float, float]:
     scale = float(excesses.mean()) * (1.0 - shape)
     if shape < 0:  # the law ends at level - scale / shape: never before what has been seen
         scale = max(scale, -shape * float(excesses[-1]) * 1.05)
-    return shape, scale
+    return float(shape), float(scale)
 
 
 def _pareto_quantile(exceeding: float, shape: float) -> float:
     """How many scales above the level a share ``exceeding`` of the exceedances lies."""
     if abs(shape) < 1e-9:
         return -math.log(exceeding)
-    return (exceeding**-shape - 1.0) / shape
+    return math.expm1(-shape * math.log(exceeding)) / shape
 
 
 def _extremal_index(stretches: Sequence[Float64], level: float, cluster_rows: int) -> float:

@@ -1,8 +1,8 @@
 """Recordings from files: plain CSV and Parquet, and the layouts of the public sets, told apart by what is in them.
 
     a table with a header     CSV (``,`` ``;`` or tab) or Parquet: a time column if there is one, signals, maybe labels
-    NAB                       such tables; ``labels/combined_windows.json`` in a folder above names the anomalous windows
-    SKAB, ASD                 such tables; columns ``anomaly``, ``changepoint`` or ``label`` are labels, never signals
+    NAB                       such tables; ``labels/combined_windows.json`` in a folder above has the windows
+    SKAB, ASD                 such tables; columns ``anomaly``, ``changepoint`` or ``label`` are never signals
     TEP                       numbers apart by blanks, 52 columns (``d00.dat`` lies on its side), no header
     C-MAPSS                   numbers apart by blanks, 26 columns: unit, cycle, settings, sensors; one recording a unit
     SMAP, MSL                 ``.npy`` arrays (row, signal); ``labeled_anomalies.csv`` in the folder above
@@ -45,9 +45,9 @@ _CMAPSS_COLUMNS: Final = 26
 class Recording:
     """What one asset's signals were.
 
-    at_ms (row,) int64, epoch milliseconds, ascending; values (row, signal) float64, in the signals' own units, NaN where
-    missing; labels (row,) bool, True where something was wrong, or None if nobody said; label_windows: the same as
-    (from, to) in epoch milliseconds, both included.
+    at_ms (row,) int64, epoch milliseconds, ascending; values (row, signal) float64, in the signals' own units, NaN
+    where missing; labels (row,) bool, True where something was wrong, or None if nobody said; label_windows: the same
+    as (from, to) in epoch milliseconds, both included.
     """
 
     asset: str
@@ -238,7 +238,7 @@ def _numeric(file: Path, column: pl.Series) -> Float64:
 
 
 def _times_ms(file: Path, column: pl.Series) -> npt.NDArray[np.int64]:
-    """Epoch seconds, milliseconds, micro- or nanoseconds by their size, dates, or ISO 8601 text (UTC if it says nothing)."""
+    """Epoch seconds, milli-, micro- or nanoseconds by their size, dates, or ISO 8601 (UTC if it says nothing)."""
     if column.null_count():
         row = column.is_null().arg_max()
         raise DataError(f"{file}: column {column.name!r} has no time in row {row}; remove the row")
@@ -285,7 +285,7 @@ def _windows_of(at_ms: npt.NDArray[np.int64], wrong: npt.NDArray[np.bool_]) -> t
 
 
 def _nab_windows(file: Path) -> tuple[tuple[int, int], ...] | None:
-    """What NAB's label file says of this recording; None if there is no such file, or it does not know the recording."""
+    """What NAB's label file says of this recording; None without such a file, or where it does not know it."""
     for folder in list(file.resolve().parents)[:3]:
         labels = folder / "labels" / "combined_windows.json"
         if labels.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy.typing as npt
 
@@ -17,7 +17,7 @@ from models.windows import WindowSet
 class DeepDetector(SurpriseDetector):
     """A ``SurpriseDetector`` whose expectations come from a ``Network``."""
 
-    build: ClassVar[Build]
+    build: Build  # a plain function, kept as a staticmethod
 
     def __init__(self, signals: int, config: Any) -> None:
         super().__init__(signals, config)

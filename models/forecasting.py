@@ -52,7 +52,7 @@ def check_recurrent(config: Any) -> None:
     within(config, window=(8, 1024), units=(1, 512), lags=(1, config.window - 1), epochs=(1, 10_000), noise=(0.0, 1.0))
 
 
-class Autoregression(keras.layers.Layer):
+class Autoregression(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no types
     """Each signal's next value as a weighted sum of its last ``lags`` own values: (batch, time, signal), causal."""
 
     def __init__(self, lags: int, **kwargs: Any) -> None:

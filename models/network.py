@@ -1,12 +1,12 @@
 """A Keras network as a pure function of its weights: what all Keras detectors train and predict with.
 
-A plant has dozens of machines and one model for each, all of one shape. So the network is built, traced and compiled once
-per architecture (``_Program``, cached for the process) and the weights are arguments: a thirty-first model costs an
-initialisation, not a compilation. A ``Network`` is nothing but a program and its own weights.
+A plant has dozens of machines and one model for each, all of one shape. So the network is built, traced and compiled
+once per architecture (``_Program``, cached for the process) and the weights are arguments: a thirty-first model costs
+an initialisation, not a compilation. A ``Network`` is nothing but a program and its own weights.
 
-Every call of a program has one fixed batch of ``BATCH`` windows, padded. That is what makes a score depend on its window
-alone: kernels for other batch sizes may add in another order, and live, replay and backtest batch differently (ADR in
-docs/adr; the contract tests hold it to the bit). It also means that nothing is ever retraced.
+Every call of a program has one fixed batch of ``BATCH`` windows, padded. That is what makes a score depend on its
+window alone: kernels for other batch sizes may add in another order, and live, replay and backtest batch differently
+(ADR in docs/adr; the contract tests hold it to the bit). It also means that nothing is ever retraced.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the autoencoders share: squeeze a window through a bottleneck, be surprised by what does not come back.
 
-The network never sees its inputs without added noise (a denoising autoencoder, Vincent et al. 2008): with a few hundred windows it
-would otherwise learn to copy, and a copy brings faults back as faithfully as anything else.
+The network never sees its inputs without added noise (a denoising autoencoder, Vincent et al. 2008): with a few
+hundred windows it would otherwise learn to copy, and a copy brings faults back as faithfully as anything else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one scaler of training and serving: robust, per signal, and carried by the artifact.
 
-Scaling written twice is the classic way for a served model to see numbers it was never trained on; so training, backtest
-and serving all go through ``RobustScaler.transform``.
+Scaling written twice is the classic way for a served model to see numbers it was never trained on; so training,
+backtest and serving all go through ``RobustScaler.transform``.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class SurpriseDetector(abc.ABC):
         innovations, expected = self._innovations(windows)
         score, contributions = yardstick.score(innovations)
         spread = np.broadcast_to(yardstick.spread, expected.shape)
-        return Scored(score, contributions, expected + yardstick.bias, spread)
+        return Scored(score, contributions, expected, spread)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """All that was learnt, as named arrays."""
@@ -67,7 +67,8 @@ class SurpriseDetector(abc.ABC):
     @abc.abstractmethod
     def _innovations(self, windows: Float32) -> tuple[Float32, Float32]:
         """(batch, window, signal), NaN where missing -> (batch, rows, signal) value less expectation of the newest rows
-        (NaN where missing), and (batch, signal) the expectation of the newest one."""
+        (NaN where missing), and (batch, signal) the expectation of the newest one.
+        """
 
     def _learn(self, windows: WindowSet, later: WindowSet, seed: int, progress: Progress) -> FitReport:  # noqa: ARG002
         """Learn what ``_innovations`` needs; nothing by default."""
@@ -77,8 +78,8 @@ class SurpriseDetector(abc.ABC):
     def _learnt(self) -> dict[str, npt.NDArray[Any]]:
         return {}
 
-    def _restore(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take back ``_learnt``."""
+    def _restore(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:  # noqa: B027  # most have nothing to take
+        """Take back ``_learnt``; nothing by default."""
 
     def _trained(self) -> Yardstick:
         if self._yardstick is None:

@@ -14,7 +14,7 @@ from models.errors import InvalidArtifact
 def checked(
     weights: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...], dtype: Any = np.float32
 ) -> npt.NDArray[Any]:
-    """The named array if it is as it must be. Raises ``InvalidArtifact`` naming it if it is not."""
+    """Return the named array if it is as it must be. Raises ``InvalidArtifact`` naming it if it is not."""
     if name not in weights:
         raise InvalidArtifact(f"weights: array {name!r} is missing")
     array = np.asarray(weights[name])

@@ -60,15 +60,16 @@ class WindowSet:
         return len(self.starts)
 
     def take(self, which: npt.NDArray[np.int64] | slice = slice(None)) -> Float32:
-        """The chosen windows: (window, time, signal) float32."""
-        return self.rows[self.starts[which][:, None] + np.arange(self.length)]
+        """Cut out the chosen windows: (window, time, signal) float32."""
+        chosen: Float32 = self.rows[self.starts[which][:, None] + np.arange(self.length)]
+        return chosen
 
     def require(self, least: int, purpose: str) -> WindowSet:
         """Itself if it holds ``least`` windows, else ``TrainingError`` with the remedy."""
         if len(self) < least:
             raise TrainingError(
-                f"{purpose}: {len(self.rows)} rows hold {len(self)} windows of {self.length} rows, at least {least} are "
-                f"needed; give more history without gaps, or a smaller `window` in the config"
+                f"{purpose}: {len(self.rows)} rows hold {len(self)} windows of {self.length} rows, at least {least} "
+                f"are needed; give more history without gaps, or a smaller `window` in the config"
             )
         return self
 

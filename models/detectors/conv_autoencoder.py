@@ -3,9 +3,10 @@
 The same small filters slide over every part of the window, so a pattern is learnt wherever it falls and few weights are
 needed: the autoencoder to try first where history is short or signals are many.
 
-Limits: what it sees together is about two dozen rows; slower relations need a dense or LSTM autoencoder. Cost here, one core: seconds of training on a few
-thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean history without a gap.
-Paper: Masci et al. 2011, Stacked Convolutional Auto-Encoders; Chen et al. 2018 for sensor streams.
+Limits: what it sees together is about two dozen rows; slower relations need a dense or LSTM autoencoder. Cost here,
+one core: seconds of training on a few thousand rows, tens of thousands of windows a second to score. Needs about 150
+rows of clean history without a gap. Paper: Masci et al. 2011, Stacked Convolutional Auto-Encoders for Hierarchical
+Feature Extraction.
 
 >>> from models.registry import names, needs_tensorflow
 >>> "conv_autoencoder" in names(), needs_tensorflow("conv_autoencoder")
@@ -27,9 +28,9 @@ from models.reconstruction import Autoencoder
 class Config:
     """Sizes and schedule.
 
-    window: rows that are reconstructed together, a multiple of 4; filters: channels of the outer layers; code: channels of the
-    bottleneck, at a quarter of the rate; kernel: rows of a filter; epochs: at most so many passes, fewer if the
-    validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    window: rows that are reconstructed together, a multiple of 4; filters: channels of the outer layers; code:
+    channels of the bottleneck, at a quarter of the rate; kernel: rows of a filter; epochs: at most so many passes,
+    fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
     """
 
     window: int = 32

@@ -1,9 +1,9 @@
 """Judges the data rather than the plant: a signal that no longer moves ("stuck") or no longer comes ("missing").
 
-A sensor that has died is the most common fault of all, and a model of the plant is a bad judge of it: a flat line is easy
-to foretell. So the run of unchanged values (or of missing ones) at the window's end is compared with the longest such run
-in the history: allowed are ``slack`` times that, and at least ``least`` rows. The score is the largest run over what is
-allowed, so 1 is its natural threshold and nothing is fitted to a tail.
+A sensor that has died is the most common fault of all, and a model of the plant is a bad judge of it: a flat line is
+easy to foretell. So the run of unchanged values (or of missing ones) at the window's end is compared with the longest
+such run in the history: allowed are ``slack`` times that, and at least ``least`` rows. The score is the largest run
+over what is allowed, so 1 is its natural threshold and nothing is fitted to a tail.
 
 A signal whose longest run in training exceeds a third of the window is not judged for it: valves and set points rest.
 Limits: an outage that training held is allowed from then on. Cost: no TensorFlow; microseconds a window. Shapes as in
@@ -44,7 +44,8 @@ _STUCK, _MISSING = KINDS.index("stuck"), KINDS.index("missing")
 @dataclass(frozen=True, slots=True)
 class Config:
     """window: rows it looks back over; slack: how many times the longest normal run is still no fault; least: nor are
-    fewer rows than this."""
+    fewer rows than this.
+    """
 
     window: int = 64
     slack: float = 3.0
@@ -78,7 +79,7 @@ class DataQuality:
         progress: Progress = no_progress,
     ) -> FitReport:
         """Measure the longest normal runs of both; all history is good for that."""
-        history = [*segments, *validation]
+        history = [rows for rows in (*segments, *validation) if len(rows)]
         WindowSet.over(history, self.window, signals=self.signals).require(1, "training")
         longest = np.max([[_runs(part).max(axis=0) for part in self._flags(rows[None])] for rows in history], axis=0)
         longest = longest.reshape(2, self.signals)
@@ -127,7 +128,7 @@ class DataQuality:
 
 def _trailing(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """(batch, time, signal) -> (batch, signal): how many of the newest rows in a row are flagged."""
-    return np.where(flags.all(axis=1), flags.shape[1], np.argmin(flags[:, ::-1], axis=1))
+    return np.asarray(np.where(flags.all(axis=1), flags.shape[1], np.argmin(flags[:, ::-1], axis=1)), np.int64)
 
 
 def _runs(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

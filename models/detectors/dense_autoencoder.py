@@ -1,13 +1,13 @@
 """Squeezes the whole window through a few numbers and finds strange what does not come back.
 
-What is normal moves in a few directions only: signals rise together, cycles repeat. A code of a few numbers is enough to
-bring such a window back; a fault points in another direction and is lost in the squeeze. A plain net over the flattened
-window sees relations between any two rows and signals at once.
+What is normal moves in a few directions only: signals rise together, cycles repeat. A code of a few numbers is enough
+to bring such a window back; a fault points in another direction and is lost in the squeeze. A plain net over the
+flattened window sees relations between any two rows and signals at once.
 
-Limits: its weights grow with window times signals, so it wants the most history of all. Cost here, one core: seconds of training on a few
-thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean history without a gap.
-Paper: Hinton and Salakhutdinov 2006; Sakurada and Yairi 2014, Anomaly Detection Using Autoencoders with Nonlinear
-Dimensionality Reduction.
+Limits: its weights grow with window times signals, so it wants the most history of all. Cost here, one core: seconds
+of training on a few thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean
+history without a gap. Paper: Hinton and Salakhutdinov 2006; Sakurada and Yairi 2014, Anomaly Detection Using
+Autoencoders with Nonlinear Dimensionality Reduction.
 
 >>> from models.registry import names, needs_tensorflow
 >>> "dense_autoencoder" in names(), needs_tensorflow("dense_autoencoder")
@@ -29,8 +29,9 @@ from models.reconstruction import Autoencoder
 class Config:
     """Sizes and schedule.
 
-    window: rows that are reconstructed together; units: width of the hidden layers; code: numbers in the bottleneck; epochs: at most so many passes, fewer if the
-    validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    window: rows that are reconstructed together; units: width of the hidden layers; code: numbers in the bottleneck;
+    epochs: at most so many passes, fewer if the validation loss stops falling; noise: standard deviation added to
+    training inputs, scaled units.
     """
 
     window: int = 32

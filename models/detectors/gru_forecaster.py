@@ -27,7 +27,8 @@ class Config:
     """Sizes and schedule.
 
     window: rows the detector looks back over; units: GRU cells; lags: rows of the linear part; epochs: at most so many
-    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled
+    units.
     """
 
     window: int = 32

@@ -1,11 +1,11 @@
-"""Reads the window into an LSTM's memory, writes it back from there, and finds strange what was lost on the way.
+"""Reads the window into an LSTM's memory, writes it back, and finds strange what was lost on the way.
 
-The reader's last state must hold all that is needed to retell the window; it learns to hold what normal windows differ in.
-A fault is retold as the nearest normal story.
+The reader's last state must hold all that is needed to retell the window; it learns to hold what normal windows differ
+in. A fault is retold as the nearest normal story.
 
-Limits: the retelling is smooth, so it sees changed shapes better than single spikes. Cost here, one core: seconds of training on a few
-thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean history without a gap.
-Paper: Malhotra et al. 2016, LSTM-based Encoder-Decoder for Multi-sensor Anomaly Detection.
+Limits: the retelling is smooth, so it sees changed shapes better than single spikes. Cost here, one core: seconds of
+training on a few thousand rows, tens of thousands of windows a second to score. Needs about 150 rows of clean history
+without a gap. Paper: Malhotra et al. 2016, LSTM-based Encoder-Decoder for Multi-sensor Anomaly Detection.
 
 >>> from models.registry import names, needs_tensorflow
 >>> "lstm_autoencoder" in names(), needs_tensorflow("lstm_autoencoder")
@@ -27,8 +27,9 @@ from models.reconstruction import Autoencoder
 class Config:
     """Sizes and schedule.
 
-    window: rows that are reconstructed together; units: LSTM cells of reader and writer; code: numbers handed from one to the other; epochs: at most so many passes, fewer if the
-    validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    window: rows that are reconstructed together; units: LSTM cells of reader and writer; code: numbers handed from one
+    to the other; epochs: at most so many passes, fewer if the validation loss stops falling; noise: standard deviation
+    added to training inputs, scaled units.
     """
 
     window: int = 32

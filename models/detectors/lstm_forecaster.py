@@ -28,8 +28,9 @@ from models.forecasting import Forecaster, check_recurrent, recurrent
 class Config:
     """Sizes and schedule.
 
-    window: rows the detector looks back over; units: LSTM cells; lags: rows of the linear part; epochs: at most so many
-    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    window: rows the detector looks back over; units: LSTM cells; lags: rows of the linear part; epochs: at most so
+    many passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled
+    units.
     """
 
     window: int = 32

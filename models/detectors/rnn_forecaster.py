@@ -1,7 +1,7 @@
 """Foretells every signal's next value with a plain recurrent net, and finds strange what it could not foretell.
 
-Like ``lstm_forecaster`` with the simplest cell there is: cheap, and forgetful beyond ten rows or so, which suits signals
-with a short memory.
+Like ``lstm_forecaster`` with the simplest cell there is: cheap, and forgetful beyond ten rows or so, which suits
+signals with a short memory.
 
 Limits: a fault that was there in training is normal; a slow drift is followed, so only its bias shows (the score's
 ``level`` view looks for that). Cost here, one core: a few seconds of training on a few thousand rows, tens of thousands
@@ -27,8 +27,9 @@ from models.forecasting import Forecaster, check_recurrent, recurrent
 class Config:
     """Sizes and schedule.
 
-    window: rows the detector looks back over; units: plain recurrent net cells; lags: rows of the linear part; epochs: at most so many
-    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled units.
+    window: rows the detector looks back over; units: cells; lags: rows of the linear part; epochs: at most so many
+    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled
+    units.
     """
 
     window: int = 32
@@ -47,7 +48,7 @@ def build(signals: int, config: Config) -> Any:
 
 
 class RnnForecaster(Forecaster):
-    """A plain recurrent net over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
+    """Elman's net over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
 
     name = "rnn_forecaster"
     build = staticmethod(build)
