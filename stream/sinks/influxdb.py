@@ -25,58 +25,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Final
 
 from stream.errors import SinkUnavailable
 from stream.records import Alert, Output, Scores
+from stream.sinks.influxclient import InfluxClient, InfluxSettings
 from stream.sinks.lineprotocol import alert_line, score_lines
 from stream.sinks.rows import slices
+
+__all__ = ["InfluxSettings", "InfluxSink"]
 
 _log = logging.getLogger(__name__)
 
 #: Told of lines that the server will never take: (lines, its reason).
 Refused = Callable[[Sequence[str], str], None]
 
-_RETRY_STATUS: Final = frozenset({408, 425, 429})
-_SPLIT_STATUS: Final = frozenset({400, 413, 422})  # perhaps only some of the lines are to blame
 _MAX_BACKOFF_S: Final = 30.0
-_MAX_RETRY_AFTER_S: Final = 300.0
-_MAX_POSTS: Final = 64  # for one block, when looking for the lines to blame
-
-
-class InfluxSettings(BaseSettings):
-    """Where scores and alerts are kept; read from ``HEADRACE_INFLUX_*``. An empty ``url`` turns the sink off.
-
-    batch_lines    lines in one request
-    held_lines     lines that are held while the server is away; an hour of 250 readings a second by default
-    when_full      what happens then: ``wait`` slows the whole worker down to the server's pace and loses nothing;
-                   ``drop_oldest`` keeps alerts on time and loses the oldest history, counted
-    linger_s       how long the first line of a block waits for others
-    gzip           a fifth of the traffic for three times the work: for a server that is far away
-    """
-
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_INFLUX_", frozen=True)
-
-    url: Annotated[str, Field(pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$")] = ""
-    org: str = "headrace"
-    bucket: str = "headrace"
-    token: SecretStr = SecretStr("")
-    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    batch_lines: Annotated[int, Field(ge=1, le=100_000)] = 5_000
-    held_lines: Annotated[int, Field(ge=1_000)] = 1_000_000
-    when_full: Literal["wait", "drop_oldest"] = "wait"
-    linger_s: Annotated[float, Field(ge=0, le=60)] = 0.5
-    gzip: bool = False
 
 
 class InfluxSink:
@@ -109,9 +78,7 @@ class InfluxSink:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._client: Any = None
-        self._api: Any = None
-        self._error_type: type[Exception] = Exception
+        self._client: InfluxClient | None = None
 
     @property
     def held_lines(self) -> int:
@@ -122,24 +89,10 @@ class InfluxSink:
         """Start the writer. The server need not be there."""
         if self._task is not None or not self._settings.url:
             return
-        # Half a second that a worker without InfluxDB, and `headrace --help`, need not spend.
-        from influxdb_client import InfluxDBClient  # noqa: PLC0415
-        from influxdb_client.client.exceptions import InfluxDBError  # noqa: PLC0415
-        from influxdb_client.client.write_api import SYNCHRONOUS  # noqa: PLC0415
-
-        self._error_type = InfluxDBError
-        self._client = InfluxDBClient(
-            self._settings.url.rstrip("/"),
-            token=self._settings.token.get_secret_value(),
-            org=self._settings.org,
-            timeout=int(self._settings.timeout_s * 1000),
-            enable_gzip=self._settings.gzip,
-            retries=False,  # it would sleep in the thread and hide what the server said
-        )
-        self._api = self._client.write_api(write_options=SYNCHRONOUS)
+        self._client = InfluxClient(self._settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="influxdb")
         self._stopping.clear()
-        self._task = asyncio.create_task(self._write_on(), name="headrace-influxdb")
+        self._task = asyncio.create_task(self._write_on(self._client), name="headrace-influxdb")
 
     async def write(self, output: Output) -> None:
         """Hold the scores and alerts. Waits only when the bound is reached and ``when_full`` is ``wait``."""
@@ -165,7 +118,8 @@ class InfluxSink:
             _log.warning("influxdb: stopped with %d lines not written", self.held_lines)
         if self._thread:
             self._thread.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
+        if self._client:
+            self._client.close()
 
     async def _hold(self, item: Scores | tuple[Alert, ...]) -> None:
         async with self._changed:
@@ -186,7 +140,7 @@ class InfluxSink:
         self._queued -= len(item)
         self.dropped_lines += len(item)
 
-    async def _write_on(self) -> None:
+    async def _write_on(self, client: InfluxClient) -> None:
         """Until stopped and empty: take a block, write it, try again for as long as it takes."""
         while True:
             async with self._changed:
@@ -198,7 +152,7 @@ class InfluxSink:
                 await self._pause(self._settings.linger_s)
             block = self._take()
             try:
-                await self._write_block(block)
+                await self._write_block(client, block)
             except Exception:  # a fault of ours: the block is lost, those behind it must not be
                 _log.exception("influxdb: %d lines cannot be written", self._in_hand)
                 self.refused_lines += self._in_hand
@@ -206,13 +160,13 @@ class InfluxSink:
                 self._in_hand = 0
                 self._changed.notify_all()
 
-    async def _write_block(self, block: Sequence[Scores | tuple[Alert, ...]]) -> None:
+    async def _write_block(self, client: InfluxClient, block: Sequence[Scores | tuple[Alert, ...]]) -> None:
         loop = asyncio.get_running_loop()
         lines = await loop.run_in_executor(self._thread, self._encode, block)
         attempt = 0
         while True:
             try:
-                await loop.run_in_executor(self._thread, self._post, lines)
+                refused = await loop.run_in_executor(self._thread, client.post, lines)
             except SinkUnavailable as error:
                 self.failed_writes += 1
                 if attempt == 0:
@@ -222,7 +176,19 @@ class InfluxSink:
             else:
                 if attempt:
                     _log.info("influxdb: takes lines again after %d failed writes", attempt)
+                self._count(lines, refused)
                 return
+
+    def _count(self, lines: Sequence[str], refused: Sequence[tuple[list[str], str]]) -> None:
+        count = sum(len(part) for part, _ in refused)
+        self.written_lines += len(lines) - count
+        self.refused_lines += count
+        if refused:
+            part, reason = refused[0]
+            _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, len(lines), part[0], reason)
+        if self._refused is not None:
+            for part, reason in refused:
+                self._refused(part, reason)
 
     def _take(self) -> list[Scores | tuple[Alert, ...]]:
         """As many items as fit into one block; each alone fits."""
@@ -252,65 +218,7 @@ class InfluxSink:
             )
         return lines
 
-    def _post(self, lines: list[str]) -> None:
-        """Write lines, in the thread. Raises ``SinkUnavailable`` to try again with all of them: that does no harm.
-
-        Where the server says that something in them is wrong, it is given halves, and halves of those, until the lines
-        to blame stand alone; they are refused and the others are written.
-        """
-        refused: list[tuple[list[str], str]] = []
-        waiting, posts = [lines], 0
-        while waiting:
-            part = waiting.pop()
-            reason, posts = self._post_once(part), posts + 1
-            if reason.startswith("split ") and len(part) > 1 and posts < _MAX_POSTS:
-                middle = len(part) // 2
-                waiting += [part[middle:], part[:middle]]
-            elif reason:
-                refused.append((part, reason.removeprefix("split ")))
-        count = sum(len(part) for part, _ in refused)
-        self.written_lines += len(lines) - count
-        self.refused_lines += count
-        if refused:
-            part, reason = refused[0]
-            _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, len(lines), part[0], reason)
-        if self._refused is not None:
-            for part, reason in refused:
-                self._refused(part, reason)
-
-    def _post_once(self, lines: list[str]) -> str:
-        """One request. Returns why the lines were refused, or "". Raises ``SinkUnavailable``."""
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415  # comes with influxdb_client
-
-        try:
-            self._api.write(self._settings.bucket, record="\n".join(lines))
-        except self._error_type as error:
-            status = getattr(error, "status", None) or 0
-            said = f"HTTP {status}: {self._without_token(getattr(error, 'message', '') or str(error))}"
-            if status in _RETRY_STATUS or not 400 <= status < 500:
-                raise SinkUnavailable(said, _retry_after_s(getattr(error, "headers", None))) from None
-            return ("split " if status in _SPLIT_STATUS else "") + said
-        except (HTTPError, OSError) as error:
-            raise SinkUnavailable(f"{self._settings.url}: {self._without_token(str(error))}", 0.0) from None
-        return ""
-
-    def _without_token(self, said: str) -> str:
-        token = self._settings.token.get_secret_value()
-        said = said.replace(token, "***") if token else said
-        return said if len(said) <= 300 else said[:300] + "..."
-
 
 def _backoff_s(attempt: int) -> float:
     """0.25 s doubling up to 30 s, each with a random part so that workers do not come back all at once."""
     return float(min(0.25 * 2.0 ** min(attempt, 10), _MAX_BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
-
-
-def _retry_after_s(headers: Any) -> float:
-    """What the server asks for, in seconds or as a date; 0 if it does not."""
-    value = next((value for key, value in dict(headers or {}).items() if key.lower() == "retry-after"), "")
-    if value.strip().isdigit():
-        return min(float(value), _MAX_RETRY_AFTER_S)
-    try:
-        return min(max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0), _MAX_RETRY_AFTER_S)
-    except (ValueError, TypeError):
-        return 0.0

@@ -1,11 +1,7 @@
 """Alerts, scores, dead letters and late readings to Kafka topics. Essential: no batch is acknowledged without it.
 
-Alerts are JSON (``records.Alert``) with the alert's id as the key, so that the topic can be compacted to the last state
-of each alert; CloudEvents 1.0 attributes travel as ``ce_*`` headers (Kafka binding, binary mode). Keys are hashed as
-they are with murmur2, like the Java client does, so an asset's records stay on one partition whoever writes them.
-
-Dead letters and late readings keep the original key, value and headers byte for byte, and say in ``headrace.*`` headers
-where they came from and why. One that is too large for its topic is cut, with its size in ``headrace.truncated``.
+``stream.sinks.messages`` says what is written; this is how: all of a batch at once, acknowledged by every replica in
+sync, record by record only where the broker finds fault with one of them.
 """
 
 from __future__ import annotations
@@ -13,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import numpy as np
 from aiokafka import AIOKafkaProducer, errors
 
 from stream.errors import SinkRefused, SinkUnavailable
-from stream.records import Alert, DeadLetter, Output, RawRecord, Record, Scores, to_json
+from stream.records import DeadLetter, Output, Record
 from stream.settings import KafkaSettings, TopicSettings
-from stream.sinks.rows import derive
+from stream.sinks.messages import Message, all_messages, smaller
 
 _log = logging.getLogger(__name__)
 
@@ -45,21 +39,6 @@ _REFUSED: Final = tuple(
     if hasattr(errors, name)
 )
 _OPERATOR_RETRY_S: Final = 5.0
-_CUTS: Final = (1_000_000, 900_000, 500_000, 100_000, 10_000, 500, 0)
-_OURS: Final = "headrace."
-
-_Headers = tuple[tuple[str, bytes | None], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """One record to write; ``may_cut``: a part of the value is better than nothing."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: _Headers
-    may_cut: bool = False
 
 
 class KafkaSink:
@@ -122,9 +101,9 @@ class KafkaSink:
         ``SinkRefused`` with the dead letters of the records that the cluster will never take; the others are written.
         """
         if self._topics.scores and output.scores:  # a JSON for every row: not on the event loop
-            messages = await asyncio.to_thread(lambda: list(self._messages(output)))
+            messages = await asyncio.to_thread(all_messages, output, self._topics, self._site)
         else:
-            messages = list(self._messages(output))
+            messages = all_messages(output, self._topics, self._site)
         if not messages:
             return
         await self.start()
@@ -143,11 +122,11 @@ class KafkaSink:
         if producer is not None:
             await _close(producer, 5.0)
 
-    async def _send(self, messages: Sequence[_Message]) -> list[tuple[_Message, BaseException]]:
+    async def _send(self, messages: Sequence[Message]) -> list[tuple[Message, BaseException]]:
         """Offer all at once, then wait for all. Returns those that failed on their own account."""
         producer = self._producer
-        failed: list[tuple[_Message, BaseException]] = []
-        sent: list[tuple[_Message, asyncio.Future[Any]]] = []
+        failed: list[tuple[Message, BaseException]] = []
+        sent: list[tuple[Message, asyncio.Future[Any]]] = []
         trouble: BaseException | None = None
         for message in messages:
             try:
@@ -172,12 +151,12 @@ class KafkaSink:
             await self._give_up(trouble)
         return failed
 
-    async def _alone(self, message: _Message, error: BaseException) -> BaseException | None:
+    async def _alone(self, message: Message, error: BaseException) -> BaseException | None:
         """Write a record by itself, in ever smaller parts if it may be cut. Returns the error that remains, or None.
 
         A broker refuses a whole batch for one bad record, so most of those that failed together are good alone.
         """
-        for candidate in (message, *_smaller(message)):
+        for candidate in (message, *smaller(message)):
             failed = await self._send([candidate])
             if not failed:
                 return None
@@ -205,108 +184,8 @@ class KafkaSink:
             raise SinkUnavailable(f"Kafka at {self._kafka.bootstrap}: {_say(error)}") from error
         raise error
 
-    def _messages(self, output: Output) -> Iterator[_Message]:
-        for alert in output.alerts:
-            yield _Message(self._topics.alerts, alert.id.encode(), to_json(alert), self._cloud_event(alert))
-        if self._topics.scores:
-            for scores in output.scores:
-                for key, value in score_rows(scores, self._site):
-                    yield _Message(self._topics.scores, key, value, (("content-type", b"application/json"),))
-        for letter in output.dead:
-            about = {"error": f"{letter.reason}: {letter.detail}", "reason": letter.reason, "stage": letter.stage}
-            yield _carry(self._topics.dead_letters, letter.record, about)
-        for late in output.late:
-            yield _carry(self._topics.late, late.record, {"detail": late.detail})
 
-    def _cloud_event(self, alert: Alert) -> _Headers:
-        attributes = {
-            "ce_specversion": "1.0",
-            "ce_id": f"{alert.id}:{alert.sequence}",
-            "ce_source": f"/headrace/{alert.site or self._site}",
-            "ce_type": f"io.headrace.alert.{alert.state}",
-            "ce_time": alert.resolved or alert.last_seen,
-            "ce_subject": alert.asset,
-            "content-type": "application/json",
-        }
-        return tuple((name, value.encode()) for name, value in attributes.items())
-
-
-def score_rows(scores: Scores, site: str) -> Iterator[tuple[bytes, bytes]]:
-    """Key (the asset) and JSON of each row. What is not finite is left out; ``valid`` and ``reason`` say so."""
-    rows = derive(scores)
-    times = np.datetime_as_string(scores.at_ms.astype("datetime64[ms]"), unit="ms", timezone="UTC").tolist()
-    columns = {"values": scores.values, "expected": scores.expected, "low": rows.low, "high": rows.high}
-    tables = {name: column.tolist() for name, column in columns.items() if column is not None}
-    shares = scores.contributions.tolist()
-    for row, (asset, score, threshold, valid, anomalous) in enumerate(
-        zip(
-            *(a.tolist() for a in (scores.asset, scores.score, scores.threshold, rows.valid, scores.anomalous)),
-            strict=True,
-        )
-    ):
-        record: dict[str, Any] = {
-            "site": site,
-            "asset": scores.names[asset],
-            "detector": scores.detector,
-            "kind": scores.kind,
-            "model_version": scores.model_version,
-            "ts": times[row],
-            "valid": valid,
-            "anomalous": anomalous,
-            "verdict": rows.verdict[row],
-        }
-        if valid:
-            record["score"] = score
-        else:
-            record["reason"] = rows.reason[row]
-        if np.isfinite(threshold):
-            record["threshold"] = threshold
-        for name, table in tables.items():
-            record[name] = _finite(scores.signals, table[row])
-        record["shares"] = {name: share for name, share in zip(scores.signals, shares[row], strict=True) if share > 0}
-        yield scores.names[asset].encode(), to_json(record)
-
-
-def _finite(signals: Sequence[str], row: list[float]) -> dict[str, float]:
-    return {name: value for name, value in zip(signals, row, strict=True) if value - value == 0.0}
-
-
-def _carry(topic: str, record: RawRecord, about: dict[str, str]) -> _Message:
-    """A record as it came, with where it came from and ``about`` in its headers.
-
-    The record's own timestamp goes into a header: a broker may refuse old or future ones, and retention goes by them.
-    """
-    place = {
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
-        "timestamp": str(record.timestamp),
-    }
-    headers = [(name, value) for name, value in record.headers if not name.startswith(_OURS)]
-    key = record.key
-    if (
-        key is None and record.value is None
-    ):  # the client writes no record that is neither; the header tells it from b""
-        key, place["key"] = b"", "null"
-    headers += [(_OURS + name, text.encode("utf-8", "replace")) for name, text in {**about, **place}.items()]
-    return _Message(topic, key, record.value, tuple(headers), may_cut=True)
-
-
-def _smaller(message: _Message) -> Iterator[_Message]:
-    """The same in ever smaller parts: first the value is cut, at last key and foreign headers too."""
-    if not message.may_cut:
-        return
-    value = message.value or b""
-    headers = (*message.headers, (_OURS + "truncated", str(len(value)).encode()))
-    for size in _CUTS:
-        if size < len(value):
-            yield replace(message, value=value[:size], headers=headers)
-    ours = tuple((name, value and value[:1000]) for name, value in headers if name.startswith(_OURS))
-    cut = None if message.value is None else value[:500]
-    yield replace(message, key=(message.key or b"")[:1000], value=cut, headers=ours)
-
-
-def _refusal(message: _Message, error: BaseException) -> DeadLetter:
+def _refusal(message: Message, error: BaseException) -> DeadLetter:
     record = Record(message.topic, -1, -1, message.value, message.key, headers=message.headers)
     return DeadLetter(record, "publish", "refused", f"{message.topic}: {_say(error)}")
 

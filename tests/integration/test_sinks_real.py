@@ -26,9 +26,7 @@ from stream.web import Health, WebServer
 
 AT_MS = 1_764_000_000_000
 
-
-def only_apache(test: Callable[..., Any]) -> Callable[..., Any]:
-    return pytest.mark.broker(pytest.mark.parametrize("broker", ["apache"], indirect=True)(test))
+only_apache = pytest.mark.parametrize("broker", ["apache"], indirect=True)
 
 
 class Restartable(Protocol):
@@ -95,6 +93,7 @@ def test_topics_are_created_once(kafka: KafkaSettings) -> None:
     admin.close()
 
 
+@pytest.mark.broker
 @only_apache  # the embedded broker does not tell a topic's configuration
 def test_the_alerts_topic_is_compacted_and_dead_letters_have_room(kafka: KafkaSettings, topics: TopicSettings) -> None:
     from kafka import KafkaAdminClient
@@ -110,6 +109,7 @@ def test_the_alerts_topic_is_compacted_and_dead_letters_have_room(kafka: KafkaSe
     assert str(kafka.max_record_bytes + (64 << 10)) in dead
 
 
+@pytest.mark.broker
 @only_apache  # the embedded broker takes any replication factor
 def test_a_replication_that_the_cluster_cannot_give_is_told(kafka: KafkaSettings) -> None:
     three = kafka.model_copy(update={"replication_factor": 3})
@@ -167,6 +167,7 @@ async def test_dead_letters_come_back_byte_for_byte_or_cut(
     assert dict(records[b"too large"].headers)["headrace.truncated"] == str(5 << 20).encode()
 
 
+@pytest.mark.broker
 @only_apache  # the embedded broker has no limit of its own
 async def test_the_brokers_own_limit_cuts_too(kafka: KafkaSettings, make_dead: Callable[..., DeadLetter]) -> None:
     """Topics made by someone else may take less than our settings say; one large record fails its whole batch."""

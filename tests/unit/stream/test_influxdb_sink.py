@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from stream.errors import ConfigError
 from stream.records import Alert, Cause, Output, Scores
 from stream.settings import from_environment
-from stream.sinks.influxdb import InfluxSettings, InfluxSink, _backoff_s, _retry_after_s
+from stream.sinks.influxclient import InfluxSettings, _retry_after_s
+from stream.sinks.influxdb import InfluxSink, _backoff_s
 from stream.sinks.lineprotocol import alert_line, escape, score_lines, text
 
 NAMES = st.text(min_size=1, max_size=12).filter(lambda name: not any(0xD800 <= ord(char) <= 0xDFFF for char in name))

@@ -14,7 +14,8 @@ from aiokafka import errors
 from stream.errors import SinkRefused, SinkUnavailable
 from stream.records import Alert, DeadLetter, Output, Scores
 from stream.settings import KafkaSettings, TopicSettings
-from stream.sinks.kafka import KafkaSink, score_rows
+from stream.sinks.kafka import KafkaSink
+from stream.sinks.messages import score_rows
 
 TOPICS = TopicSettings(scores="plant.scores.v1")
 

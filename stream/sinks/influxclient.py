@@ -1,0 +1,118 @@
+"""Lines to InfluxDB's ``/api/v2/write``: one blocking request at a time, for a thread; and where that is."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stream.errors import SinkUnavailable
+
+_RETRY_STATUS: Final = frozenset({408, 425, 429})
+_SPLIT_STATUS: Final = frozenset({400, 413, 422})  # perhaps only some of the lines are to blame
+_MAX_RETRY_AFTER_S: Final = 300.0
+_MAX_POSTS: Final = 64  # for one block, when looking for the lines to blame
+
+
+class InfluxSettings(BaseSettings):
+    """Where scores and alerts are kept; read from ``HEADRACE_INFLUX_*``. An empty ``url`` turns the sink off.
+
+    batch_lines    lines in one request
+    held_lines     lines that are held while the server is away; an hour of 250 readings a second by default
+    when_full      what happens then: ``wait`` slows the whole worker down to the server's pace and loses nothing;
+                   ``drop_oldest`` keeps alerts on time and loses the oldest history, counted
+    linger_s       how long the first line of a block waits for others
+    gzip           a fifth of the traffic for three times the work: for a server that is far away
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_INFLUX_", frozen=True)
+
+    url: Annotated[str, Field(pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$")] = ""
+    org: str = "headrace"
+    bucket: str = "headrace"
+    token: SecretStr = SecretStr("")
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    batch_lines: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+    held_lines: Annotated[int, Field(ge=1_000)] = 1_000_000
+    when_full: Literal["wait", "drop_oldest"] = "wait"
+    linger_s: Annotated[float, Field(ge=0, le=60)] = 0.5
+    gzip: bool = False
+
+
+class InfluxClient:
+    """Writes lines with influxdb-client, which is imported here and not before: it takes half a second."""
+
+    def __init__(self, settings: InfluxSettings) -> None:
+        from influxdb_client import InfluxDBClient  # noqa: PLC0415  # see above
+        from influxdb_client.client.exceptions import InfluxDBError  # noqa: PLC0415
+        from influxdb_client.client.write_api import SYNCHRONOUS  # noqa: PLC0415
+
+        self._settings = settings
+        self._error_type = InfluxDBError
+        self._client = InfluxDBClient(
+            settings.url.rstrip("/"),
+            token=settings.token.get_secret_value(),
+            org=settings.org,
+            timeout=int(settings.timeout_s * 1000),
+            enable_gzip=settings.gzip,
+            retries=False,  # it would sleep in the thread and hide what the server said
+        )
+        self._api = self._client.write_api(write_options=SYNCHRONOUS)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.close()
+
+    def post(self, lines: list[str]) -> list[tuple[list[str], str]]:
+        """Write lines. Returns those that the server will never take, with its reasons.
+
+        Where the server says that something in them is wrong, it is given halves, and halves of those, until the lines
+        to blame stand alone; the others are written. Raises ``SinkUnavailable`` to try again with all: writing a line
+        twice does no harm.
+        """
+        refused: list[tuple[list[str], str]] = []
+        waiting, posts = [lines], 0
+        while waiting:
+            part = waiting.pop()
+            reason, posts = self._post_once(part), posts + 1
+            if reason.startswith("split ") and len(part) > 1 and posts < _MAX_POSTS:
+                middle = len(part) // 2
+                waiting += [part[middle:], part[:middle]]
+            elif reason:
+                refused.append((part, reason.removeprefix("split ")))
+        return refused
+
+    def _post_once(self, lines: list[str]) -> str:
+        """One request. Returns why the lines were refused, or "". Raises ``SinkUnavailable``."""
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415  # comes with influxdb_client
+
+        try:
+            self._api.write(self._settings.bucket, record="\n".join(lines))
+        except self._error_type as error:
+            status = getattr(error, "status", None) or 0
+            said = f"HTTP {status}: {self._without_token(getattr(error, 'message', '') or str(error))}"
+            if status in _RETRY_STATUS or not 400 <= status < 500:
+                raise SinkUnavailable(said, _retry_after_s(getattr(error, "headers", None))) from None
+            return ("split " if status in _SPLIT_STATUS else "") + said
+        except (HTTPError, OSError) as error:
+            raise SinkUnavailable(f"{self._settings.url}: {self._without_token(str(error))}", 0.0) from None
+        return ""
+
+    def _without_token(self, said: str) -> str:
+        token = self._settings.token.get_secret_value()
+        said = said.replace(token, "***") if token else said
+        return said if len(said) <= 300 else said[:300] + "..."
+
+
+def _retry_after_s(headers: Any) -> float:
+    """What the server asks for, in seconds or as a date; 0 if it does not."""
+    value = next((value for key, value in dict(headers or {}).items() if key.lower() == "retry-after"), "")
+    if value.strip().isdigit():
+        return min(float(value), _MAX_RETRY_AFTER_S)
+    try:
+        return min(max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0), _MAX_RETRY_AFTER_S)
+    except (ValueError, TypeError):
+        return 0.0
