@@ -39,6 +39,7 @@ _REFUSED: Final = tuple(
     if hasattr(errors, name)
 )
 _OPERATOR_RETRY_S: Final = 5.0
+_YIELD_EVERY: Final = 200
 
 
 class KafkaSink:
@@ -81,7 +82,7 @@ class KafkaSink:
                 client_id="headrace-sink",
                 acks="all",
                 compression_type="gzip",
-                max_batch_size=256 << 10,
+                max_batch_size=64 << 10,  # it is compressed on the event loop: not for long at a time
                 max_request_size=self._kafka.max_record_bytes,
                 request_timeout_ms=int(self._timeout_s * 1000),
             )
@@ -128,7 +129,9 @@ class KafkaSink:
         failed: list[tuple[Message, BaseException]] = []
         sent: list[tuple[Message, asyncio.Future[Any]]] = []
         trouble: BaseException | None = None
-        for message in messages:
+        for count, message in enumerate(messages, 1):
+            if count % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)  # sending rarely waits: a flood of dead letters must not keep the loop
             try:
                 future = await producer.send(
                     message.topic, message.value, key=message.key, headers=list(message.headers)
