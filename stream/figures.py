@@ -17,7 +17,7 @@ import numpy as np
 
 from models.evaluate import Event, Matching
 from stream.errors import StreamError
-from stream.outcome import Course, Incident, Outcome, Recorded
+from stream.outcome import SEVERITIES, Course, Incident, Outcome, Recorded
 from stream.records import Int64
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def draw_overview(outcome: Outcome, matching: Matching, *, width: float = 9.6) -
             axis.barh(
                 row[fault.asset], _span(fault), left=_time(fault.start_ms), height=0.86, color=_LIGHT["fault"], lw=0
             )
-        for index, incident in enumerate(outcome.incidents):
+        mild_first = sorted(enumerate(outcome.incidents), key=lambda held: SEVERITIES.index(held[1].severity))
+        for index, incident in mild_first:
             if incident.asset not in row:
                 continue
             place = row[incident.asset]

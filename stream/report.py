@@ -43,6 +43,7 @@ p{margin:.3rem 0}.muted{color:var(--muted)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--grid);vertical-align:top}
 th{color:var(--muted);font-weight:600;font-size:.85rem;white-space:nowrap}td.n,th.n{text-align:right}
+.scroll table{min-width:40rem}td.n,td a,td:first-child{white-space:nowrap}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
 article{border:1px solid var(--grid);border-radius:.6rem;padding:.8rem .9rem;min-width:0}
 svg{display:block;width:100%;height:auto}.wide svg{min-width:44rem}

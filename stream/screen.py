@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.evaluate import Matching
-from stream.outcome import Incident, Outcome, incidents_of
+from stream.outcome import Outcome, incidents_of
 from stream.records import Alert
 from stream.wording import causes, duration, number
 
@@ -74,12 +74,10 @@ class AlertBoard:
         """Open alerts first, then the newest of the resolved, as many as fit the screen."""
         room = max(4, min(16, self._console.height - 10))
         held = sorted(self._newest.values(), key=lambda alert: (alert.state == "resolved", _negative(alert)))
-        table = Table(
-            "", "opened", "severity", "asset", "detector", "lasts", "causes", box=None, expand=True, pad_edge=False
-        )
-        for column in table.columns[:-1]:
-            column.no_wrap = True
-        table.columns[-1].overflow, table.columns[-1].no_wrap = "ellipsis", True
+        table = Table(box=None, expand=True, pad_edge=False)
+        for name, width in (("", 1), ("opened", 8), ("severity", 8), ("asset", 14), ("detector", 9), ("lasts", 7)):
+            table.add_column(name, min_width=width, no_wrap=True)
+        table.add_column("causes", ratio=1, no_wrap=True, overflow="ellipsis")
         for alert in held[:room]:
             closed = alert.state == "resolved"
             style = "dim" if closed else _STYLES[alert.severity]
@@ -88,7 +86,7 @@ class AlertBoard:
                 alert.opened[11:19],
                 Text(alert.severity, style=style),
                 alert.asset,
-                alert.detector,
+                _short(alert.detector, alert.asset),
                 _lasts(alert),
                 causes(alert.causes) + ("" if alert.verdict == "model" else f"  ({alert.verdict})"),
                 style="dim" if closed else "",
@@ -114,7 +112,11 @@ def summary(outcome: Outcome, matching: Matching) -> RenderableType:
     table.columns[-1].justify = "right"
     for index, fault in enumerate(outcome.faults):
         item = found.get(index)
-        by = ", ".join(sorted({_short(outcome.incidents[i]) for i in item.alarms})) if item else "missed"
+        by = (
+            ", ".join(sorted({_short(outcome.incidents[i].detector, outcome.incidents[i].asset) for i in item.alarms}))
+            if item
+            else "missed"
+        )
         table.add_row(
             Text("✓", style="green") if item else Text("✗", style="red"),
             fault.sort,
@@ -148,8 +150,9 @@ def _line(alert: Alert) -> Text:
     )
 
 
-def _short(incident: Incident) -> str:
-    return incident.detector.removeprefix(incident.asset.rsplit("-", 1)[0] + "-")
+def _short(detector: str, asset: str) -> str:
+    """Name a detector without the kind of machine that the asset's name already tells."""
+    return detector.removeprefix(asset.rsplit("-", 1)[0] + "-")
 
 
 def _lasts(alert: Alert) -> str:
