@@ -157,8 +157,9 @@ class _Program:
         if any(state.dtype.is_floating for state in unused):
             raise TypeError("layers with learnt state, such as batch normalisation, do not fit into a Network")
         self.template = model.trainable_variables
-        self.names = [f"network.{variable.path}" for variable in self.template]
-        decays = [float(len(variable.shape) > 1) for variable in self.template]  # never pull a bias towards 0
+        # by place, not by Keras's path: that numbers layers through the process ("lstm_1"), so another one would differ
+        self.names = [f"network.{place:02d}.{variable.name}" for place, variable in enumerate(self.template)]
+        decays = [float("bias" not in variable.name) for variable in self.template]  # a bias may be far from 0
 
         def apply(weights: list[Any], x: Any) -> Any:
             return model.stateless_call(weights, unused, x)[0]
@@ -195,13 +196,18 @@ class _Program:
         weights = []
         for variable in self.template:
             seed = int(rng.integers(2**31))
-            if len(variable.shape) < 2 or "zeros" in variable.path:
+            if _starts_as_it_is(variable):
                 weights.append(tf.constant(variable.numpy()))
-            elif "recurrent" in variable.path:
+            elif "recurrent" in variable.name:
                 weights.append(keras.initializers.Orthogonal(seed=seed)(variable.shape))
             else:
                 weights.append(keras.initializers.GlorotUniform(seed=seed)(variable.shape))
         return weights
+
+
+def _starts_as_it_is(variable: Any) -> bool:
+    """Whether a layer's own first value is meant: 0 or, for what an LSTM keeps, 1."""
+    return "bias" in variable.name or "zeros" in variable.name
 
 
 _programs: dict[tuple[Any, ...], _Program] = {}
@@ -218,7 +224,10 @@ def _program(build: Build, signals: int, config: Any) -> _Program:
 
 def _cap_threads() -> None:
     """One thread unless HEADRACE_TF_THREADS says more: the caller's executor already uses the other cores."""
-    threads = int(os.environ.get("HEADRACE_TF_THREADS", "1"))
+    asked = os.environ.get("HEADRACE_TF_THREADS", "1")
+    if not asked.isdecimal() or not 1 <= int(asked) <= 256:
+        raise ValueError(f"HEADRACE_TF_THREADS: expected a number of threads, 1 to 256, got {asked!r}")
+    threads = int(asked)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)

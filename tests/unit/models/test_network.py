@@ -54,6 +54,13 @@ def test_models_of_one_shape_share_one_compilation():
     assert network._program(build, 2, Config(units=5)) is not first._program
 
 
+def test_arrays_are_named_alike_whatever_was_built_before():
+    from models.network import Network
+
+    shapes = [Network(build, 2, Config(units=units)) for units in (4, 6, 7)]
+    assert shapes[0]._program.names == shapes[1]._program.names == shapes[2]._program.names
+
+
 def test_two_models_of_one_shape_do_not_share_weights():
     first, second = fitted(seed=0), fitted(seed=1)
     windows = np.random.default_rng(2).normal(size=(4, 16, 2)).astype(np.float32)
