@@ -47,7 +47,7 @@ def app_of(plan: Plan, sink: MemorySink, pipeline: Any = None) -> App:
 async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Faust's test context returns from ``put`` when the agent has the event, not when it is through with it."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (what is waited for sets no event)
             await asyncio.sleep(0.01)
 
 

@@ -6,6 +6,8 @@ topics       topic names of the test's own, already created on ``broker``
 influxdb     InfluxDB 1.6 from Debian; nginx makes its /write answer to InfluxDB 2's /api/v2/write
 victoria     VictoriaMetrics from Debian
 prometheus   starts a Prometheus from Debian that scrapes the given address
+own_plan     file of a plan with trained detectors and the test's own topics
+start_worker starts ``headrace worker`` for a plan; killed at the end
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_process import Worker, write_plan
 
-from stream.settings import KafkaSettings, TopicSettings
+from stream.settings import KafkaSettings, Plan, TopicSettings
 
 _KAFKA = """
 process.roles=broker,controller
@@ -303,3 +306,22 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def own_plan(plan: Plan, topics: TopicSettings, tmp_path: Path) -> Path:
+    """The plan with topics of the test's own; they exist on the broker."""
+    return write_plan(plan.folder / "headrace.toml", topics, tmp_path, artifacts=plan.folder / "artifacts")
+
+
+@pytest.fixture
+def start_worker(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    started: list[Worker] = []
+
+    def start(plan: Path, **environment: str) -> Worker:
+        started.append(Worker(plan, kafka, tmp_path / "worker.log", **environment))
+        return started[-1].start(free_port())
+
+    yield start
+    for worker in started:
+        worker.kill()

@@ -2,164 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
+from worker_process import Worker, backtest_scores, live_scores, read_all, run, write_plan
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, Plan, TopicSettings
+from stream.settings import KafkaSettings, TopicSettings
 from stream.sources.json import encode, timestamp
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
-
-NAMES = ("readings", "alerts", "scores", "dead_letters", "late")
-
-
-class Worker:
-    """``headrace worker`` as a process of its own."""
-
-    def __init__(self, plan: Path, kafka: KafkaSettings, log: Path, **environment: str) -> None:
-        self.environment = {
-            **os.environ,
-            "HEADRACE_KAFKA_BOOTSTRAP": kafka.bootstrap,
-            "HEADRACE_KAFKA_GROUP": kafka.group,
-            "HEADRACE_KAFKA_SESSION_TIMEOUT_S": "6",
-            "HEADRACE_WORKER_COMMIT_EVERY_S": "0.2",
-            **environment,
-        }
-        self._port_file = log.with_suffix(".port")
-        self._command = [sys.executable, "-m", "stream.cli", "worker", "--plan", str(plan)]
-        self._log = log
-        self.url = ""
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, port: int, within_s: float = 90.0) -> Worker:
-        self.url = f"http://127.0.0.1:{port}"
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self._command, "--web-port", str(port)], env=self.environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        self.wait(lambda: self.get("/health/ready") is not None, within_s, "ready")
-        return self
-
-    def wait(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
-        deadline = time.monotonic() + within_s
-        while not condition():
-            assert self.process is not None
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"worker not {what} (exit {self.process.poll()}):\n{self._log.read_text()[-4000:]}")
-            time.sleep(0.05)
-
-    def get(self, path: str) -> str | None:
-        import urllib.request
-
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            return None
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric's series."""
-        lines = (self.get("/metrics") or "").splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
-
-    def has_read(self, records: int, within_s: float = 60.0) -> None:
-        """Wait until so many records were read, published, and committed."""
-        self.wait(lambda: self.metric("headrace_records_total") >= records, within_s, f"through {records} records")
-        self.wait(lambda: self.metric("headrace_consumer_lag_records") == 0, within_s, "committed")
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
-
-
-@pytest.fixture
-def own_plan(plan: Plan, topics: TopicSettings, tmp_path: Path) -> Path:
-    """The plan with topics of the test's own; they exist on the broker."""
-    return write_plan(plan.folder / "headrace.toml", topics, tmp_path, artifacts=plan.folder / "artifacts")
-
-
-def write_plan(source: Path, topics: TopicSettings, folder: Path, artifacts: Path) -> Path:
-    names = "\n".join(f'{name} = "{getattr(topics, name)}"' for name in NAMES if name != "scores")
-    text = source.read_text().replace("[topics]\nscores =", f"[topics]\n{names}\nscores =")
-    text = text.replace("plant.scores.v1", f"{topics.readings}.scores").replace('"artifacts/', f'"{artifacts}/')
-    path = folder / "headrace.toml"
-    path.write_text(text)
-    return path
-
-
-@pytest.fixture
-def start_worker(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    import socket
-
-    started: list[Worker] = []
-
-    def start(plan: Path, **environment: str) -> Worker:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = int(free.getsockname()[1])
-        started.append(Worker(plan, kafka, tmp_path / "worker.log", **environment))
-        return started[-1].start(port)
-
-    yield start
-    for worker in started:
-        worker.kill()
-
-
-def run(worker: Worker, *arguments: str) -> str:
-    """A command of ours in the worker's environment; its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments],
-        env=worker.environment, capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def read_all(kafka: KafkaSettings, topic: str) -> list[Any]:
-    """Every record of a topic."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, consumer_timeout_ms=3000, enable_auto_commit=False)
-    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    records = list(consumer)
-    consumer.close()
-    return records
-
-
-def live_scores(kafka: KafkaSettings, topic: str) -> dict[tuple[str, str, str], tuple[float, bool]]:
-    rows = [json.loads(record.value) for record in read_all(kafka, topic)]
-    scores = {(row["asset"], row["detector"], row["ts"]): (row["score"], row["anomalous"]) for row in rows}
-    assert len(scores) == len(rows), "a reading was scored twice"
-    return scores
-
-
-def backtest_scores(path: Path) -> dict[tuple[str, str, str], tuple[float, bool]]:
-    with path.open() as file:
-        return {
-            (row["asset"], row["detector"], row["time"]): (float(row["score"]), row["anomalous"] == "1")
-            for row in csv.DictReader(file)
-            if row["score"]
-        }
 
 
 def test_live_equals_backtest_and_a_restart_goes_on_where_it_stopped(
@@ -268,6 +130,12 @@ def test_ten_thousand_readings_with_one_in_a_hundred_garbage(
     quick = [key for key in scored if key[1] == "quick"]
     assert len(quick) == 10 * (990 - 31), "all but the 31 that fill each asset's first window are scored"
     assert worker.stop() == 0
+
+
+def published(worker: Worker, plan: Path) -> list[dict[str, Any]]:
+    """The alerts on the topic, as ``headrace alerts`` gives them."""
+    lines = run(worker, "alerts", "--plan", str(plan), "--until-end", "--json").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.tensorflow

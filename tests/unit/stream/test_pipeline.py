@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def recordings(make_recording: Callable[..., Recording]) -> list[Recording]:
 def run(plan: Plan, records: Sequence[Record], batches: Sequence[int]) -> list[Output]:
     pipeline = Pipeline(plan, Shelf(plan))
     bounds = [0, *batches, len(records)]
-    return [pipeline.process(0, records[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [pipeline.process(0, records[a:b]) for a, b in pairwise(bounds)]
 
 
 def test_a_fault_opens_and_resolves_an_alert_that_names_its_signal(plan: Plan, recordings: list[Recording]) -> None:
@@ -157,6 +158,6 @@ def test_one_dead_signal_neither_silences_the_asset_nor_raises_its_score(
     quick = [alert for alert in alerts if alert.detector == "quick"]
     assert quick[0].causes[0].signal == "heat"
     assert quick[0].confidence == pytest.approx(2 / 3)
-    assert all("flow" != cause.signal for cause in quick[0].causes)
+    assert all(cause.signal != "flow" for cause in quick[0].causes)
     before = [score for (detector, _, at), (score, _) in rows.items() if detector == "quick" and at < sound.at_ms[200]]
     assert np.isfinite(before).all()

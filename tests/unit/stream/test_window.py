@@ -1,4 +1,5 @@
 from collections import defaultdict, deque
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ def in_batches(
     last_ms = np.full(8, NEVER, dtype=np.int64)
     found = {}
     bounds = [0, *sorted(cut % (len(events) + 1) for cut in cuts), len(events)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         batch = events[start:stop]
         slot = np.array([event[0] for event in batch], dtype=np.int32)
         at_ms = np.array([event[1] for event in batch], dtype=np.int64)

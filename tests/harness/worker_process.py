@@ -1,0 +1,131 @@
+"""``headrace worker`` as a process of its own, and what its tests ask of it and of its topics."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from stream.settings import KafkaSettings, TopicSettings
+
+NAMES = ("readings", "alerts", "scores", "dead_letters", "late")
+
+
+class Worker:
+    """``headrace worker`` as a process of its own."""
+
+    def __init__(self, plan: Path, kafka: KafkaSettings, log: Path, **environment: str) -> None:
+        self.environment = {
+            **os.environ,
+            "HEADRACE_KAFKA_BOOTSTRAP": kafka.bootstrap,
+            "HEADRACE_KAFKA_GROUP": kafka.group,
+            "HEADRACE_KAFKA_SESSION_TIMEOUT_S": "6",
+            "HEADRACE_WORKER_COMMIT_EVERY_S": "0.2",
+            **environment,
+        }
+        self._port_file = log.with_suffix(".port")
+        self._command = [sys.executable, "-m", "stream.cli", "worker", "--plan", str(plan)]
+        self._log = log
+        self.url = ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, port: int, within_s: float = 90.0) -> Worker:
+        self.url = f"http://127.0.0.1:{port}"
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._command, "--web-port", str(port)], env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.wait(lambda: self.get("/health/ready") is not None, within_s, "ready")
+        return self
+
+    def wait(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert self.process is not None
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"worker not {what} (exit {self.process.poll()}):\n{self._log.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def get(self, path: str) -> str | None:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return None
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series."""
+        lines = (self.get("/metrics") or "").splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def has_read(self, records: int, within_s: float = 60.0) -> None:
+        """Wait until so many records were read, published, and committed."""
+        self.wait(lambda: self.metric("headrace_records_total") >= records, within_s, f"through {records} records")
+        self.wait(lambda: self.metric("headrace_consumer_lag_records") == 0, within_s, "committed")
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+
+def write_plan(source: Path, topics: TopicSettings, folder: Path, artifacts: Path) -> Path:
+    names = "\n".join(f'{name} = "{getattr(topics, name)}"' for name in NAMES if name != "scores")
+    text = source.read_text().replace("[topics]\nscores =", f"[topics]\n{names}\nscores =")
+    text = text.replace("plant.scores.v1", f"{topics.readings}.scores").replace('"artifacts/', f'"{artifacts}/')
+    path = folder / "headrace.toml"
+    path.write_text(text)
+    return path
+
+
+def run(worker: Worker, *arguments: str) -> str:
+    """A command of ours in the worker's environment; its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stream.cli", *arguments],
+        env=worker.environment, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def read_all(kafka: KafkaSettings, topic: str) -> list[Any]:
+    """Every record of a topic."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, consumer_timeout_ms=3000, enable_auto_commit=False)
+    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    records = list(consumer)
+    consumer.close()
+    return records
+
+
+def live_scores(kafka: KafkaSettings, topic: str) -> dict[tuple[str, str, str], tuple[float, bool]]:
+    rows = [json.loads(record.value) for record in read_all(kafka, topic)]
+    scores = {(row["asset"], row["detector"], row["ts"]): (row["score"], row["anomalous"]) for row in rows}
+    assert len(scores) == len(rows), "a reading was scored twice"
+    return scores
+
+
+def backtest_scores(path: Path) -> dict[tuple[str, str, str], tuple[float, bool]]:
+    with path.open() as file:
+        return {
+            (row["asset"], row["detector"], row["time"]): (float(row["score"]), row["anomalous"] == "1")
+            for row in csv.DictReader(file)
+            if row["score"]
+        }
