@@ -17,7 +17,9 @@ from aiokafka import AIOKafkaProducer, errors
 from stream.errors import SinkRefused, SinkUnavailable
 from stream.records import DeadLetter, Output, Record
 from stream.settings import KafkaSettings, TopicSettings
-from stream.sinks.messages import Message, all_messages, smaller
+from stream.sinks.messages import Message, all_messages, score_rows, smaller
+
+__all__ = ["KafkaSink", "score_rows"]
 
 _log = logging.getLogger(__name__)
 
