@@ -6,7 +6,7 @@ an initialisation, not a compilation. A ``Network`` is nothing but a program and
 
 Every call of a program has one fixed batch of ``BATCH`` windows, padded. That is what makes a score depend on its
 window alone: kernels for other batch sizes may add in another order, and live, replay and backtest batch differently
-(ADR in docs/adr; the contract tests hold it to the bit). It also means that nothing is ever retraced.
+(the contract tests hold it to the bit). It also means that nothing is ever retraced.
 """
 
 from __future__ import annotations
@@ -223,7 +223,10 @@ def _program(build: Build, signals: int, config: Any) -> _Program:
 
 
 def _cap_threads() -> None:
-    """One thread unless HEADRACE_TF_THREADS says more: the caller's executor already uses the other cores."""
+    """One thread unless HEADRACE_TF_THREADS says more: the caller's executor already uses the other cores.
+
+    Scores are the same to the bit only under one setting: a convolution adds in another order with two threads.
+    """
     asked = os.environ.get("HEADRACE_TF_THREADS", "1")
     if not asked.isdecimal() or not 1 <= int(asked) <= 256:
         raise ValueError(f"HEADRACE_TF_THREADS: expected a number of threads, 1 to 256, got {asked!r}")
