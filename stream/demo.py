@@ -270,7 +270,7 @@ def _native_noise_to(log: Path) -> Iterator[None]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C does, so that whatever was started is stopped."""
+    """Let SIGTERM unwind like Ctrl-C does, and Ctrl-C work where a shell has switched it off for us."""
 
     def stop(_: int, __: FrameType | None) -> NoReturn:
         sys.exit(128 + signal.SIGTERM)
@@ -278,8 +278,9 @@ def _stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)

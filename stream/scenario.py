@@ -72,7 +72,7 @@ def simulated(seed: int, *, history_rows: int = HISTORY_ROWS, live_rows: int = L
     detectors: dict[str, dict[str, Any]] = {}
     for kind in dict.fromkeys(plant.kinds.values()):
         common = {"assets": [f"{kind}-*"]}
-        deep = {"false_alarms_per_day": 0.25, "off_delay_s": 300.0, "update_every_s": 600.0, "config": {"epochs": 30}}
+        deep = {"false_alarms_per_day": 0.25, "off_delay_s": 300.0, "update_every_s": 600.0, "config": {"epochs": 24}}
         detectors |= {
             f"{kind}-forecast": {"kind": "lstm_forecaster", **common, "artifact": f"artifacts/{kind}-forecast", **deep},
             f"{kind}-rebuild": {"kind": "dense_autoencoder", **common, "artifact": f"artifacts/{kind}-rebuild", **deep},

@@ -128,11 +128,18 @@ def summary(outcome: Outcome, matching: Matching) -> RenderableType:
     lines = Table.grid(padding=(0, 2))
     false = len(matching.false_alarms)
     days = matching.watched_ms / 86_400_000
+    if days >= 2:
+        watched, rate = f"{days:.1f} asset-days", f"{number(matching.false_alarms_per_day)} a day and asset"
+    else:
+        watched, rate = (
+            f"{24 * days:.1f} asset-hours",
+            f"{number(matching.false_alarms_per_day / 24)} an hour and asset",
+        )
     lines.add_row("faults found", Text(f"{len(matching.found)} of {matching.faults}", style="bold"))
     lines.add_row("median delay", f"{duration(matching.median_delay_s)} of the plant's time")
     lines.add_row(
         "false alarms",
-        f"{false} in {days:.1f} asset-days ({number(matching.false_alarms_per_day)} a day and asset), "
+        f"{false} in {watched} ({rate}), "
         f"on {len({outcome.incidents[i].asset for i in matching.false_alarms})} of {len(outcome.recordings)} assets",
     )
     for name, value in outcome.facts.items():

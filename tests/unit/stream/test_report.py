@@ -122,7 +122,7 @@ def test_courses_join_batches_in_order_of_time() -> None:
 
 
 def test_courses_of_the_topic_are_those_of_the_pipeline() -> None:
-    from stream.sinks.kafka import score_rows
+    from stream.sinks.messages import score_rows
 
     batch = scores("a", 0, 20)
     payloads = [value for _, value in score_rows(batch, "site")]
