@@ -71,8 +71,9 @@ class Yardstick:
         known = ~np.isnan(innovations[:, -1])
         shares *= known  # what is not there contributes nothing
         total = shares.sum(axis=1)
-        count = np.maximum(known.sum(axis=1), 1)
-        score = np.where(known.any(axis=1), np.sqrt(total / count), np.nan)
+        # A missing signal counts as a usual one: a mean over fewer signals would swing more, and alarm by itself.
+        missing = (~known).sum(axis=1)
+        score = np.where(known.any(axis=1), np.sqrt((total + missing) / shares.shape[1]), np.nan)
         contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
         return score, contributions
 
