@@ -60,7 +60,7 @@ def run_demo(
     Ctrl-C and SIGTERM end it at any moment with nothing left behind, with the status 130 or 143. Raises ``StreamError``
     or ``ModelError`` with what to do.
     """
-    console = console or Console()
+    console = console or Console(highlight=False)
     started = time.monotonic()
     with _stoppable():
         try:
