@@ -100,7 +100,7 @@ def test_faults_are_of_a_size_that_the_signal_could_reach(plant: Plant) -> None:
 
 def test_signals_of_a_machine_belong_together(plant: Plant) -> None:
     pump = plant.history(ROWS)[0]
-    together = np.corrcoef(pump.values.T)
+    together = np.atleast_2d(np.corrcoef(pump.values.T))
     speed, power = pump.signals.index("speed"), pump.signals.index("power")
     assert together[speed, power] > 0.9
 
