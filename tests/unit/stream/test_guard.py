@@ -8,7 +8,12 @@ import pytest
 
 from stream.guard import start_guarded, stop_guarded, tail
 
-OBEYS = "import signal, time\ndef end(*_): raise SystemExit(7)\nsignal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\ntime.sleep(60)"
+OBEYS = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print("up", flush=True)
+time.sleep(60)
+"""
 DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"
 
 
