@@ -1,15 +1,20 @@
 """From an operator's wish ("one false alarm a day") to a threshold, by the theory of extremes.
 
-A threshold for rare alarms lies beyond most of what held-back clean data show, so it is extrapolated: scores above a
-high level t exceed it like a generalised Pareto law (peaks over threshold; Siffer et al. 2017, Anomaly Detection in
+A threshold for rare alarms lies beyond most of what held-back clean data show, so it is extrapolated: what exceeds a
+high level t does so like a generalised Pareto law (peaks over threshold; Siffer et al. 2017, Anomaly Detection in
 Streams with Extreme Value Theory, equation 1):
 
     P(score > x) = rate * (1 + shape (x - t) / scale) ** (-1 / shape)
 
-Its parameters are estimated as Zhang and Stephens 2009 do (no iteration, no failure), the shape drawn towards 0 where
-exceedances are few (a weakly informed prior, as Vehtari et al. 2024 do for PSIS). High scores come in clusters, and an
-operator counts alarms, not readings: the extremal index (runs estimator; Smith and Weissman 1994) is the number of
-clusters per exceedance.
+An operator counts alarms, not readings, and high scores come in clusters. So the law is that of the clusters' peaks
+(runs declustering; Smith and Weissman 1994), and the extremal index is the number of clusters per exceedance. The
+parameters are estimated as Zhang and Stephens 2009 do (no iteration, no failure), the shape drawn towards 0 where
+clusters are few (a weakly informed prior, as Vehtari et al. 2024 do for PSIS).
+
+A threshold is a prediction about days not yet seen, made from a few dozen clusters: taking the estimate at its word gives
+more alarms than asked for. An exponential tail whose mean is known only from n peaks predicts the next peak by the law
+(1 + x / (n mean)) ** -n, which is generalised Pareto with shape 1 / n (the predictive distribution; Smith 1999). So 1 / n
+is added to the shape, and a shape below 0, a tail that ends soon after the highest peak seen, is not believed.
 """
 
 from __future__ import annotations
@@ -40,8 +45,8 @@ _BODY: Final = 33  # quantiles kept below the tail, for operators who want many 
 class Calibration:
     """What clean, held-back scores of one detector looked like.
 
-    level: the score t above which the tail is fitted; shape, scale: of the generalised Pareto law above it; rate: share
-    of scores above ``level``; extremal_index: clusters per exceedance, 0 to 1; count: how many scores there were;
+    level: the score t above which the tail is fitted; shape, scale: of the generalised Pareto law of the peaks above it;
+    rate: share of scores above ``level``; extremal_index: clusters per exceedance, 0 to 1; count: how many scores there were;
     period_s: seconds from one score to the next; highest: the highest score seen; body: the scores' quantiles, evenly
     spaced from the lowest to ``level``; natural: the detector's own threshold, which then rules alone.
     """
@@ -138,16 +143,17 @@ def calibrate(
     count = len(pooled)
     wanted = int(np.clip(round(_TAIL * count), min(_LEAST_EXCEEDANCES, count // 2), 2000))
     level = float(pooled[max(count - wanted - 1, 0)])
-    excesses = pooled[pooled > level] - level
+    peaks = np.sort(np.concatenate([*(_peaks(part, level, cluster_rows) for part in finite), np.empty(0)])) - level
+    exceedances = int((pooled > level).sum())
     body = tuple(float(q) for q in np.quantile(pooled[pooled <= level], np.linspace(0, 1, _BODY)))
     least_scale = max(0.01 * abs(level), 1e-6)
-    shape, scale = _fit_pareto(excesses) if len(excesses) >= 2 else (0.0, least_scale)
+    shape, scale = _fit_pareto(peaks) if len(peaks) >= 2 else (0.0, least_scale)
     return Calibration(
         level=level,
         shape=shape,
         scale=max(scale, least_scale),
-        rate=max(len(excesses), 1) / (count + 1),
-        extremal_index=_extremal_index(finite, level, cluster_rows),
+        rate=max(exceedances, 1) / (count + 1),
+        extremal_index=len(peaks) / exceedances if exceedances else 1.0,
         count=count,
         period_s=period_s,
         highest=float(pooled[-1]),
@@ -160,7 +166,7 @@ def _fit_pareto(excesses: Float64) -> tuple[float, float]:
     """Sorted excesses above 0 -> (shape, scale) of the generalised Pareto law, by Zhang and Stephens 2009.
 
     Their shape is the negative of Siffer's. The scale is refitted to the mean excess once the shape has been drawn
-    towards 0 and bounded, so that a bounded shape does not bend the near tail.
+    towards 0, widened for what so few excesses leave unknown, and bounded, so that the near tail stays as it was.
     """
     count = len(excesses)
     grid = 30 + int(math.sqrt(count))
@@ -177,11 +183,8 @@ def _fit_pareto(excesses: Float64) -> tuple[float, float]:
         theta = float((thetas * chances).sum()) / total
         shape = float(np.log1p(-theta * excesses).mean())
     shape = count * shape / (count + _PRIOR_WEIGHT)
-    shape = float(np.clip(shape, -_SHAPE_MOST, _SHAPE_MOST - 0.01))
-    scale = float(excesses.mean()) * (1.0 - shape)
-    if shape < 0:  # the law ends at level - scale / shape: never before what has been seen
-        scale = max(scale, -shape * float(excesses[-1]) * 1.05)
-    return float(shape), float(scale)
+    shape = float(np.clip(max(shape, 0.0) + 1.0 / count, 0.0, _SHAPE_MOST - 0.01))
+    return shape, float(excesses.mean()) * (1.0 - shape)
 
 
 def _pareto_quantile(exceeding: float, shape: float) -> float:
@@ -191,10 +194,10 @@ def _pareto_quantile(exceeding: float, shape: float) -> float:
     return math.expm1(-shape * math.log(exceeding)) / shape
 
 
-def _extremal_index(stretches: Sequence[Float64], level: float, cluster_rows: int) -> float:
-    exceedances = clusters = 0
-    for scores in stretches:
-        rows = np.flatnonzero(scores > level)
-        exceedances += len(rows)
-        clusters += len(rows) and 1 + int((np.diff(rows) > cluster_rows).sum())
-    return clusters / exceedances if exceedances else 1.0
+def _peaks(scores: Float64, level: float, cluster_rows: int) -> Float64:
+    """The highest score of each cluster above ``level``; exceedances nearer than ``cluster_rows`` are one cluster."""
+    rows = np.flatnonzero(scores > level)
+    if not len(rows):
+        return np.empty(0)
+    first = np.flatnonzero(np.concatenate([[True], np.diff(rows) > cluster_rows]))
+    return np.asarray(np.maximum.reduceat(scores[rows], first), np.float64)
