@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import numpy as np
 
@@ -88,6 +89,9 @@ class Drawing:
         for name, colour in _LIGHT.items():
             text = text.replace(colour, f"var(--{name})")
         text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", text)
+        # The clips' ids hold addresses in memory: name them by their order, so that a run always gives the same page.
+        for order, clip in enumerate(dict.fromkeys(re.findall(r'<clipPath id="([^"]+)"', text))):
+            text = text.replace(clip, f"clip-{crc32(label.encode()):08x}-{order}")
         text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
         text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
         return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(label)}" ', 1)
