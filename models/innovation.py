@@ -73,7 +73,8 @@ class Yardstick:
         total = shares.sum(axis=1)
         # A missing signal counts as a usual one: a mean over fewer signals would swing more, and alarm by itself.
         missing = (~known).sum(axis=1)
-        score = np.where(known.any(axis=1), np.sqrt((total + missing) / shares.shape[1]), np.nan)
+        score = np.sqrt(np.where(total > 0, total + missing, 0.0) / shares.shape[1])
+        score[~known.any(axis=1)] = np.nan
         contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
         return score, contributions
 
