@@ -11,10 +11,11 @@ An operator counts alarms, not readings, and high scores come in clusters. So th
 parameters are estimated as Zhang and Stephens 2009 do (no iteration, no failure), the shape drawn towards 0 where
 clusters are few (a weakly informed prior, as Vehtari et al. 2024 do for PSIS).
 
-A threshold is a prediction about days not yet seen, made from a few dozen clusters: taking the estimate at its word gives
-more alarms than asked for. An exponential tail whose mean is known only from n peaks predicts the next peak by the law
-(1 + x / (n mean)) ** -n, which is generalised Pareto with shape 1 / n (the predictive distribution; Smith 1999). So 1 / n
-is added to the shape, and a shape below 0, a tail that ends soon after the highest peak seen, is not believed.
+A threshold is a prediction about days not yet seen, made from a few dozen clusters: taking the estimate at its word
+gives more alarms than asked for. An exponential tail whose mean is known only from n peaks predicts the next peak by
+the law (1 + x / (n mean)) ** -n, which is generalised Pareto with shape 1 / n (the predictive distribution; Smith
+1999). So 1 / n is added to the shape, and a shape below 0, a tail that ends soon after the highest peak seen, is not
+believed.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ _BODY: Final = 33  # quantiles kept below the tail, for operators who want many 
 class Calibration:
     """What clean, held-back scores of one detector looked like.
 
-    level: the score t above which the tail is fitted; shape, scale: of the generalised Pareto law of the peaks above it;
-    rate: share of scores above ``level``; extremal_index: clusters per exceedance, 0 to 1; count: how many scores there were;
-    period_s: seconds from one score to the next; highest: the highest score seen; body: the scores' quantiles, evenly
-    spaced from the lowest to ``level``; natural: the detector's own threshold, which then rules alone.
+    level: the score t above which the tail is fitted; shape, scale: of the generalised Pareto law of the peaks above
+    it; rate: share of scores above ``level``; extremal_index: clusters per exceedance, 0 to 1; count: how many scores
+    there were; period_s: seconds from one score to the next; highest: the highest score seen; body: the scores'
+    quantiles, evenly spaced up to ``level``; natural: the detector's own threshold, which then rules alone.
     """
 
     level: float

@@ -102,7 +102,7 @@ headrace demo --data recordings/valve1
 """)
 def demo(data: Path | None, output: Path, seed: int, stay: bool) -> None:
     """Run everything here: an embedded broker, a simulated plant with faults, training, the worker, its alerts."""
-    from stream.demo import run_demo  # noqa: PLC0415
+    from stream.demo.run import run_demo  # noqa: PLC0415
 
     sys.exit(run_demo(data, seed=seed, output=output, stay=stay))
 
@@ -117,7 +117,7 @@ headrace check --plan plant/headrace.toml --no-connect
 """)
 def check(plan_path: Path, connect: bool) -> None:
     """Validate the plan, its artifacts and the environment, and print what would run."""
-    from stream.check import run_check  # noqa: PLC0415
+    from stream.commands.check import run_check  # noqa: PLC0415
 
     sys.exit(run_check(plan_path, connect=connect))
 
@@ -156,7 +156,7 @@ def train(
 
     The history is split in the order of time: to learn from, to stop early by, and to set the threshold by.
     """
-    from stream.learn import run_train  # noqa: PLC0415
+    from stream.commands.train import run_train  # noqa: PLC0415
 
     if bool(data) == from_topic:
         raise click.UsageError("name the files to train on, or --from-topic (one of the two)")
@@ -214,8 +214,8 @@ def replay(
 ) -> None:
     """Send recordings to the readings topic as a plant would: in the order of time, keyed by asset."""
     from models.datasets import read  # noqa: PLC0415
-    from stream.console import advancing  # noqa: PLC0415
-    from stream.learn import cut  # noqa: PLC0415
+    from stream.commands.console import advancing  # noqa: PLC0415
+    from stream.commands.train import cut  # noqa: PLC0415
     from stream.replay import replay as send  # noqa: PLC0415
     from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan  # noqa: PLC0415
 
@@ -258,7 +258,7 @@ def backtest(
     asset_column: str | None,
 ) -> None:
     """Run recordings through the worker's own pipeline, without a broker: what would have been raised."""
-    from stream.hindsight import run_backtest  # noqa: PLC0415
+    from stream.commands.backtest import run_backtest  # noqa: PLC0415
 
     run_backtest(
         plan_path,
@@ -285,7 +285,7 @@ headrace alerts --from-start --until-end --json | jq .asset
 """)
 def alerts(plan_path: Path, topic: str | None, as_json: bool, from_start: bool, until_end: bool) -> None:
     """Follow the alert topic."""
-    from stream.console import alert_line  # noqa: PLC0415
+    from stream.commands.console import alert_line  # noqa: PLC0415
     from stream.follow import follow  # noqa: PLC0415
     from stream.records import to_json  # noqa: PLC0415
     from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan  # noqa: PLC0415

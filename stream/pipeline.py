@@ -31,10 +31,11 @@ from stream.records import (
     RawRecord,
     Readings,
     Scores,
+    Windows,
 )
 from stream.score import score
 from stream.settings import DetectorSettings, Plan
-from stream.window import NEVER, Windows, WindowState, arrival, window
+from stream.window import NEVER, WindowState, arrival, window
 
 if TYPE_CHECKING:
     from models.artifact import Artifact

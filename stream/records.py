@@ -86,6 +86,29 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True)
+class Windows:
+    """Where the windows of a batch lie.
+
+    flat   (row, signal) float32: each asset's history followed by its new rows
+    end    (window,) int64, index into ``flat`` of each window's newest row
+    row    (window,) int64, index of the reading (of those given) that each window judges
+    """
+
+    length: int
+    flat: Float32
+    end: Int64
+    row: Int64
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+    def take(self, start: int, stop: int) -> Float32:
+        """Windows ``start`` to ``stop`` as (window, time, signal) float32."""
+        windows: Float32 = self.flat[self.end[start:stop, None] + np.arange(1 - self.length, 1)]
+        return windows
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """What one model says of the readings of a batch, one row a reading that it could judge.
 

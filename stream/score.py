@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.base import Detector, Scored
-from stream.window import Windows
+from stream.records import Windows
 
 T = TypeVar("T", bound=np.generic)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream.records import Bool, Float32, Int32, Int64
+from stream.records import Bool, Float32, Int32, Int64, Windows
 
 #: Wider than any time in milliseconds: keeps assets apart while a running maximum goes over all of them at once.
 _APART = np.int64(1) << 44
@@ -80,29 +80,6 @@ class WindowState:
         self.history = history
         self.rows = np.concatenate([self.rows, np.zeros(room - held, dtype=np.int64)])
         self.last_ms = np.concatenate([self.last_ms, np.full(room - held, NEVER, dtype=np.int64)])
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """Where the windows of a batch lie.
-
-    flat   (row, signal) float32: each asset's history followed by its new rows
-    end    (window,) int64, index into ``flat`` of each window's newest row
-    row    (window,) int64, index of the reading (of those given) that each window judges
-    """
-
-    length: int
-    flat: Float32
-    end: Int64
-    row: Int64
-
-    def __len__(self) -> int:
-        return len(self.end)
-
-    def take(self, start: int, stop: int) -> Float32:
-        """Windows ``start`` to ``stop`` as (window, time, signal) float32."""
-        windows: Float32 = self.flat[self.end[start:stop, None] + np.arange(1 - self.length, 1)]
-        return windows
 
 
 def window(

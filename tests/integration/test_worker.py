@@ -115,15 +115,15 @@ def test_ten_thousand_readings_with_one_in_a_hundred_garbage(
 
     letters = read_all(kafka, topics.dead_letters)
     assert Counter((letter.key, letter.value) for letter in letters) == Counter(sent)
-    reasons = Counter()
+    reasons: Counter[str] = Counter()
     for letter in letters:
-        headers = dict(letter.headers)
-        reasons[headers["headrace.reason"].decode()] += 1
-        assert headers["source"] == b"gateway-7"
-        assert headers["headrace.error"]
-        assert headers["headrace.topic"].decode() == topics.readings
-        assert headers["headrace.stage"] == b"decode"
-        assert int(headers["headrace.offset"]) >= 0
+        about = dict(letter.headers)
+        reasons[about["headrace.reason"].decode()] += 1
+        assert about["source"] == b"gateway-7"
+        assert about["headrace.error"]
+        assert about["headrace.topic"].decode() == topics.readings
+        assert about["headrace.stage"] == b"decode"
+        assert int(about["headrace.offset"]) >= 0
     assert sum(reasons.values()) == 100
     assert set(reasons) == {"not_json", "wrong_type", "absurd_time", "unknown_signals", "empty", "too_large"}
     scored = live_scores(kafka, f"{topics.readings}.scores")

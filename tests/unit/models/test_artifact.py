@@ -55,7 +55,9 @@ def test_the_version_is_of_the_content_not_of_the_time(trained):
 def test_what_was_expected_comes_in_the_signals_own_units():
     rows = np.random.default_rng(0).normal([500.0, -3.0], [10.0, 0.1], (400, 2))
     trained = train([Recording("p", np.arange(400) * 1000, ("a", "b"), rows)], detector="ewma")
-    expected, spread = trained.expectation(trained.score(rows[None, -trained.window :]))
+    expectation = trained.expectation(trained.score(rows[None, -trained.window :]))
+    assert expectation is not None
+    expected, spread = expectation
     np.testing.assert_allclose(expected[0], [500, -3], rtol=0.05)
     np.testing.assert_allclose(spread[0], [10, 0.1], rtol=0.4)
 

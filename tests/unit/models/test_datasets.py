@@ -132,6 +132,7 @@ def test_spacecraft_telemetry_with_its_row_ranges(tmp_path):
     written(tmp_path, "labeled_anomalies.csv", 'chan_id,spacecraft,anomaly_sequences\nP-1,SMAP,"[[2, 4], [8, 8]]"\n')
     test, train = read(tmp_path)
     assert np.flatnonzero(test.labels).tolist() == [2, 3, 4, 8]
+    assert train.labels is not None
     assert not train.labels.any()
     assert len(test.label_windows) == 2
 

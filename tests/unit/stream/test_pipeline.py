@@ -131,10 +131,11 @@ def test_a_detector_that_fails_costs_only_itself(
     shelf = Shelf(plan)
     broken = shelf.find("slow", "pump-1")
     assert broken is not None
+    sound = broken.detector
 
     class Broken:
         def __getattr__(self, name: str) -> Any:
-            return getattr(broken.detector, name)
+            return getattr(sound, name)
 
         def score(self, windows: Float32) -> Scored:
             raise RuntimeError("no memory")

@@ -9,11 +9,11 @@ import pytest
 
 from models.evaluate import Event
 from stream.errors import StreamError
-from stream.outcome import Course, Outcome, courses_of, courses_of_topic, incidents_of, labelled
 from stream.records import Alert, Cause, Scores
-from stream.report import picture, render, write_outcome, write_report
+from stream.report.outcome import Course, Outcome, courses_of, courses_of_topic, incidents_of, labelled
+from stream.report.page import picture, render, write_outcome, write_report
+from stream.report.wording import causes, clock, duration, number
 from stream.sources.json import timestamp
-from stream.wording import causes, clock, duration, number
 
 pytest.importorskip("matplotlib", reason="drawing comes with headrace[demo]")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.errors import DataError
-from stream.scenario import recorded, simulated
+from stream.demo.scenario import recorded, simulated
 from stream.settings import parse_plan
 from stream.sources.json import timestamp
 

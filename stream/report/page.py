@@ -16,10 +16,10 @@ from typing import Final
 
 from models.evaluate import Event, Found, Matching
 from stream.errors import StreamError
-from stream.figures import PALETTE, draw_event, draw_overview
-from stream.outcome import SEVERITIES, Incident, Outcome, Recorded, courses_of, incidents_of, labelled
 from stream.records import Alert, Scores
-from stream.wording import causes, clock, duration, number
+from stream.report.figures import PALETTE, draw_event, draw_overview
+from stream.report.outcome import SEVERITIES, Incident, Outcome, Recorded, courses_of, incidents_of, labelled
+from stream.report.wording import causes, clock, duration, number
 
 #: So many figures of false alarms and of faults, the worst first: a report should open on a phone.
 _FALSE_SHOWN: Final = 12

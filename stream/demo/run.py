@@ -20,18 +20,18 @@ from rich.panel import Panel
 
 from models.evaluate import Event
 from stream.broker import EmbeddedBroker
-from stream.child import WorkerProcess
+from stream.commands.train import train_plan
+from stream.demo.feed import Feed
+from stream.demo.scenario import Scenario, recorded, simulated
+from stream.demo.screen import AlertBoard, summary
+from stream.demo.worker_process import WorkerProcess
 from stream.errors import StreamError
-from stream.feed import Feed
 from stream.guard import tail
-from stream.learn import train_plan
-from stream.outcome import Outcome, courses_of_topic, incidents_of
-from stream.report import picture, write_outcome
-from stream.scenario import Scenario, recorded, simulated
-from stream.screen import AlertBoard, summary
+from stream.report.outcome import Outcome, courses_of_topic, incidents_of
+from stream.report.page import picture, write_outcome
+from stream.report.wording import duration
 from stream.settings import KafkaSettings, Plan, load_plan
 from stream.topics import ensure_topics
-from stream.wording import duration
 
 #: The live part is paced to last about so long, so that alerts can be watched as they open and resolve.
 LIVE_S: Final = 40.0

@@ -13,7 +13,7 @@ from models.artifact import Artifact
 from models.datasets import Recording, read
 from models.errors import TrainingError
 from models.train import train
-from stream.console import bar
+from stream.commands.console import bar
 from stream.errors import ConfigError
 from stream.history import read_topic
 from stream.settings import DetectorSettings, KafkaSettings, Plan, from_environment, load_plan

@@ -18,8 +18,8 @@ import numpy as np
 
 from models.evaluate import Event, Matching
 from stream.errors import StreamError
-from stream.outcome import SEVERITIES, Course, Incident, Outcome, Recorded
 from stream.records import Int64
+from stream.report.outcome import SEVERITIES, Course, Incident, Outcome, Recorded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from models.datasets import Recording, read
 from models.errors import DataError
 from models.evaluate import Event
 from models.simulate import UNITS, Plant
-from stream.learn import cut
-from stream.outcome import labelled
+from stream.commands.train import cut
+from stream.report.outcome import labelled
 
 #: Readings of each simulated machine to learn from (10 h of the plant's time), and live (8 h).
 HISTORY_ROWS: Final = 3600

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from models.evaluate import Matching
-from stream.outcome import Outcome, incidents_of
 from stream.records import Alert
-from stream.wording import causes, duration, number
+from stream.report.outcome import Outcome, incidents_of
+from stream.report.wording import causes, duration, number
 
 _STYLES = {"warning": "yellow", "major": "dark_orange", "critical": "bold magenta"}
 _MARKS = {"open": "▲", "updated": "▲", "resolved": "✓"}

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from models.datasets import Recording, read
 from stream.backtest import backtest
-from stream.console import advancing
-from stream.learn import cut
+from stream.commands.console import advancing
+from stream.commands.train import cut
 from stream.pipeline import Pipeline
 from stream.records import Alert, Output, Scores, to_json
 from stream.settings import load_plan
@@ -53,7 +53,7 @@ def run_backtest(
         alerts.write_bytes(b"".join(to_json(alert) + b"\n" for alert in raised))
         click.echo(f"alerts: {alerts}")
     if report:
-        from stream.report import write_report  # noqa: PLC0415 (matplotlib is an extra)
+        from stream.report.page import write_report  # noqa: PLC0415 (matplotlib is an extra)
 
         write_report(report, recordings, [held for output in outputs for held in output.scores], raised)
         click.echo(f"report: {report}")

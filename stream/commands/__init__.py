@@ -1,0 +1,1 @@
+"""What the commands of ``headrace`` do; ``stream.cli`` says how they are called."""
