@@ -57,6 +57,7 @@ def test_labels_are_never_signals(tmp_path):
     text = "datetime;x;anomaly;changepoint\n2024-01-01 00:00:00;1;0.0;0.0\n2024-01-01 00:00:01;2;1.0;1.0\n"
     [recording] = read(written(tmp_path, "a.csv", text))
     assert recording.signals == ("x",)
+    assert recording.labels is not None
     assert recording.labels.tolist() == [False, True]
     assert recording.label_windows == ((1704067201000, 1704067201000),)
 
@@ -101,6 +102,7 @@ def test_nab_labels_lie_beside_the_data(tmp_path):
     windows = {"real/a.csv": [["2024-01-01 00:05:00.000000", "2024-01-01 00:10:00.000000"]]}
     written(tmp_path, "labels/combined_windows.json", json.dumps(windows))
     [recording] = read(path)
+    assert recording.labels is not None
     assert recording.labels.tolist() == [False, True]
     assert recording.label_windows == ((1704067500000, 1704067800000),)
 
@@ -131,6 +133,7 @@ def test_spacecraft_telemetry_with_its_row_ranges(tmp_path):
         np.save(tmp_path / part / "P-1.npy", np.zeros((10, 3)))
     written(tmp_path, "labeled_anomalies.csv", 'chan_id,spacecraft,anomaly_sequences\nP-1,SMAP,"[[2, 4], [8, 8]]"\n')
     test, train = read(tmp_path)
+    assert test.labels is not None
     assert np.flatnonzero(test.labels).tolist() == [2, 3, 4, 8]
     assert train.labels is not None
     assert not train.labels.any()

@@ -86,7 +86,7 @@ def test_many_threads_score_the_same_bits():
     networks = [fitted(seed=0), fitted(seed=1)]
     windows = np.random.default_rng(2).normal(size=(200, 16, 2)).astype(np.float32)
     wanted = [network.predict(windows).tobytes() for network in networks]
-    wrong = []
+    wrong: list[object] = []
 
     def work(which):
         wrong.extend(which for _ in range(10) if networks[which].predict(windows).tobytes() != wanted[which])
