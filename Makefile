@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing (TensorFlow is most of it: about 250 MB to download, a minute or two) ..."
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup  ## Run the main job on an embedded broker: plant, training, worker, alerts (DATA=folder for recordings)

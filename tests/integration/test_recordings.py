@@ -17,15 +17,19 @@ from stream.settings import KafkaSettings, TopicSettings
 from stream.sources.json import timestamp
 
 DATA = Path(os.environ.get("HEADRACE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+# A recording lasts a quarter of an hour: what one false alarm a day would mean cannot be learnt from 100 seconds of
+# held-back data, one an hour can.
 PLAN = """
 [topics]
 scores = "plant.scores.v1"
 [detectors.forecast]
 kind = "lstm_forecaster"
 artifact = "artifacts/{asset}/forecast"
+false_alarms_per_day = 24
 [detectors.rebuild]
 kind = "dense_autoencoder"
 artifact = "artifacts/{asset}/rebuild"
+false_alarms_per_day = 24
 """
 
 
