@@ -31,6 +31,7 @@ class App(faust.App):
     publisher: Publisher
     web_server: WebServer
     health: Health
+    grace_s: float
 
     async def on_start(self) -> None:
         """Sinks first: the first batch must find them open."""
@@ -39,9 +40,15 @@ class App(faust.App):
         await super().on_start()
 
     async def on_stop(self) -> None:
-        """The consumer first: it waits for the batch in hand, which still needs the sinks, and commits."""
+        """The consumer first: it waits for the batch in hand, which still needs the sinks, and commits.
+
+        After ``grace_s`` it is left as it is: what was not committed will be read again.
+        """
         self.health.stopping = True
-        await super().on_stop()
+        try:
+            await asyncio.wait_for(super().on_stop(), self.grace_s)
+        except TimeoutError:
+            _log.error("not drained within %g s: what is not committed will be read again", self.grace_s)
         await self.publisher.stop()
         await self.web_server.stop()
 
@@ -81,6 +88,7 @@ def create_app(
     )
     app.transport = Transport(app.conf.broker_consumer, app)
     app.publisher = publisher
+    app.grace_s = worker.grace_s
     app.health = health
     app.web_server = WebServer(metrics.registry, health, host=worker.web_host, port=worker.web_port)
     executor = ThreadPoolExecutor(1, thread_name_prefix="pipeline")

@@ -32,12 +32,12 @@ def batch_of(recording: Recording, *extra: bytes) -> Batch:
     return Batch(TP("plant.readings.v1", 2), records, end=len(records))
 
 
-def app_of(plan: Plan, sink: MemorySink, pipeline: Any = None) -> App:
+def app_of(plan: Plan, sink: MemorySink, pipeline: Any = None, **kafka: Any) -> App:
     return create_app(
         plan,
         pipeline or Pipeline(plan, Shelf(plan)),
         Publisher([sink]),
-        kafka=KafkaSettings(),
+        kafka=KafkaSettings(**kafka),
         worker=WorkerSettings(web_port=0),
         metrics=Metrics(),
         health=Health(),
@@ -107,3 +107,17 @@ async def test_a_fault_of_ours_dead_letters_the_batch_and_the_agent_lives(plan: 
         await agent.put(batch)
         await until(lambda: len(sink.outputs) == 2)
     assert sink.alerts
+
+
+def test_faust_is_given_the_same_credentials_as_the_other_clients(plan: Plan) -> None:
+    assert app_of(plan, MemorySink()).conf.broker_credentials is None
+    sasl: Any = {"username": "me", "password": "s3cret", "sasl_mechanism": "SCRAM-SHA-512"}
+    given = app_of(plan, MemorySink(), security_protocol="SASL_SSL", **sasl).conf.broker_credentials
+    assert (given.username, given.password, given.mechanism.value) == ("me", "s3cret", "SCRAM-SHA-512")
+    assert given.protocol.value == "SASL_SSL"
+    assert given.ssl_context.check_hostname
+    plain = app_of(plan, MemorySink(), security_protocol="SASL_PLAINTEXT", **sasl).conf.broker_credentials
+    assert plain.protocol.value == "SASL_PLAINTEXT"
+    tls = app_of(plan, MemorySink(), security_protocol="SSL").conf.broker_credentials
+    assert tls.protocol.value == "SSL"
+    assert tls.context.check_hostname

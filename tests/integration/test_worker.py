@@ -189,6 +189,35 @@ artifact = "artifacts/rebuild"
     assert worker.stop() == 0
 
 
+def test_training_on_a_stretch_of_the_topic_gives_the_artifact_of_the_files(
+    own_plan: Path,
+    kafka: KafkaSettings,
+    make_recording: Callable[..., Recording],
+    write_csv: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    recording = make_recording("pump-1", rows=1500, seed=1)
+    file = write_csv(replace(recording, at_ms=recording.at_ms[200:1200], values=recording.values[200:1200]), tmp_path)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    write_csv(recording, whole)
+    plan = tmp_path / "train.toml"
+    plan.write_text(
+        own_plan.read_text().split("[detectors")[0]
+        + '[detectors.quick]\nkind = "ewma"\nsignals = ["flow", "heat"]\nartifact = "trained"\n'
+    )
+    worker = Worker(plan, kafka, tmp_path / "none.log")
+    run(worker, "train", str(file), "--plan", str(plan))
+    from_file = json.loads((tmp_path / "trained" / "manifest.json").read_text())
+    run(worker, "replay", str(whole), "--plan", str(plan))
+    bounds = ["--since", timestamp(int(recording.at_ms[200])), "--until", timestamp(int(recording.at_ms[1200]))]
+    run(worker, "train", "--from-topic", *bounds, "--plan", str(plan))
+    from_topic = json.loads((tmp_path / "trained" / "manifest.json").read_text())
+    assert from_topic["weights"] == from_file["weights"]
+    assert from_topic["calibration"] == from_file["calibration"]
+    assert from_topic["version"] == from_file["version"]
+
+
 def test_a_broken_start_is_told_in_one_line(own_plan: Path, kafka: KafkaSettings, tmp_path: Path) -> None:
     def start(plan: Path, bootstrap: str) -> str:
         environment = {**os.environ, "HEADRACE_KAFKA_BOOTSTRAP": bootstrap}
