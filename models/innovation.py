@@ -16,7 +16,7 @@ because it is a sum over signals of squares, each signal's share of it is exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,8 +29,8 @@ from models.weights import checked
 #: Standardised innovations are clipped here, far above any threshold, so that no square can overflow.
 _CLIP: Final = 1e3
 _FLOOR: Final = 0.05  # scaled: an error smaller than this is never strange, however well a signal is predicted
-_RECENT: Final = 0.15  # weight of the newest row in the recent power
-_LEVEL: Final = 0.06  # and in the signed mean: about 16 rows
+RECENT: Final = 0.15  # weight of the newest row in the recent power
+LEVEL: Final = 0.06  # and in the signed mean: about 16 rows
 #: Weight of (newest, recent, level), per signal and whitened.
 _VIEWS: Final = ((1.0, 1.0, 2.0), (1.0, 1.0, 2.0))
 
@@ -53,7 +53,7 @@ class Yardstick:
         newest = innovations[:, -1].astype(np.float64)
         spread = robust_spread(newest)
         draft = cls(spread, np.eye(len(spread)), np.ones((2, 3)))
-        z = np.nan_to_num(np.clip(draft._standardised(innovations), -5.0, 5.0))  # a few faults must not shape it
+        z = np.nan_to_num(np.clip(draft.standardised(innovations), -5.0, 5.0))  # a few faults must not shape it
         whitened = cls(spread, _whitener(z[:, -1]), np.ones((2, 3)))
         usual = np.array([[np.median(part.mean(axis=1)) for part in row] for row in whitened._views(innovations)])
         return cls(spread, whitened.whitener, np.maximum(usual, 1e-3))
@@ -63,20 +63,7 @@ class Yardstick:
 
         The score is NaN where the whole newest row is.
         """
-        shares = np.zeros((len(innovations), innovations.shape[2]))
-        for parts, usual, weights in zip(self._views(innovations), self.usual, _VIEWS, strict=True):
-            for part, typical, weight in zip(parts, usual, weights, strict=True):
-                shares += part * (weight / typical)
-        shares /= sum(map(sum, _VIEWS))
-        known = ~np.isnan(innovations[:, -1])
-        shares *= known  # what is not there contributes nothing
-        total = shares.sum(axis=1)
-        # A missing signal counts as a usual one: a mean over fewer signals would swing more, and alarm by itself.
-        missing = (~known).sum(axis=1)
-        score = np.sqrt(np.where(total > 0, total + missing, 0.0) / shares.shape[1])
-        score[~known.any(axis=1)] = np.nan
-        contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
-        return score, contributions
+        return combine(self._views(innovations), self.usual, ~np.isnan(innovations[:, -1]))
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """As named arrays for the artifact."""
@@ -91,15 +78,38 @@ class Yardstick:
             checked(weights, "yardstick.usual", (2, 3), np.float64),
         )
 
-    def _standardised(self, innovations: Float32) -> Float64:
+    def standardised(self, innovations: Float32) -> Float64:
+        """(..., signal) innovations over their usual size, clipped."""
         return np.clip(innovations.astype(np.float64) / self.spread, -_CLIP, _CLIP)
 
     def _views(self, innovations: Float32) -> list[tuple[Float64, Float64, Float64]]:
         """For plain and whitened: the (batch, signal) squares of newest, recent and level."""
-        z = np.nan_to_num(self._standardised(innovations))
+        z = np.nan_to_num(self.standardised(innovations))
         # a stack of small products, not one large one: each window's product has the same shape in any batch
         whitened = z @ self.whitener
         return [_views(z), _views(whitened)]
+
+
+def combine(
+    views: Sequence[tuple[Float64, Float64, Float64]], usual: Float64, known: npt.NDArray[np.bool_]
+) -> tuple[Float64, Float64]:
+    """Views of (batch, signal) each, plain and whitened -> score (batch,) and contributions (batch, signal).
+
+    ``usual`` is what each view mostly is; ``known`` (batch, signal) tells which of the newest values are there.
+    """
+    shares: Float64 = np.zeros(known.shape)
+    for parts, typical, weights in zip(views, usual, _VIEWS, strict=True):
+        for part, size, weight in zip(parts, typical, weights, strict=True):
+            shares += part * (weight / size)
+    shares /= sum(map(sum, _VIEWS))
+    shares *= known  # what is not there contributes nothing
+    total = shares.sum(axis=1)
+    # A missing signal counts as a usual one: a mean over fewer signals would swing more, and alarm by itself.
+    missing = (~known).sum(axis=1)
+    score = np.sqrt(np.where(total > 0, total + missing, 0.0) / shares.shape[1])
+    score[~known.any(axis=1)] = np.nan
+    contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
+    return score, contributions
 
 
 def robust_spread(errors: Float64) -> Float32:
@@ -119,7 +129,7 @@ def robust_spread(errors: Float64) -> Float32:
 
 
 def _views(z: Float64) -> tuple[Float64, Float64, Float64]:
-    recent, level = (_decay(z.shape[1], rate)[None, :, None] for rate in (_RECENT, _LEVEL))
+    recent, level = (_decay(z.shape[1], rate)[None, :, None] for rate in (RECENT, LEVEL))
     mean = (z * level).sum(axis=1)
     return z[:, -1] ** 2, (z**2 * recent).sum(axis=1), mean**2 / float((level**2).sum())
 
