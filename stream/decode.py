@@ -27,10 +27,11 @@ class Decoder:
         self._earliest_ms = _milliseconds("input.earliest", settings.earliest)
         self._latest_ms = _milliseconds("input.latest", settings.latest)
         self._max_bytes = settings.max_record_bytes
+        self._max_readings = settings.max_readings_per_record
 
     def decode(self, records: Sequence[RawRecord]) -> tuple[Readings, list[DeadLetter], int]:
         """Readings in the order of the records, the records that gave none, and how many values no detector watches."""
-        rows = Rows(self.signals, self._earliest_ms, self._latest_ms)
+        rows = Rows(self.signals, self._earliest_ms, self._latest_ms, self._max_readings)
         dead: list[DeadLetter] = []
         parse = self._source.parse
         for index, record in enumerate(records):

@@ -296,11 +296,13 @@ class Pipeline:
     def _late(self, readings: Readings, late: Int64, records: Sequence[RawRecord]) -> list[Late]:
         if not len(records):
             return []
+        # A frame is one record with many readings: it is handed on once.
+        first: dict[int, int] = {}
+        for row in late.tolist():
+            first.setdefault(int(readings.record[row]), row)
         return [
-            Late(
-                records[readings.record[row]], f"older than the newest reading of {readings.names[readings.asset[row]]}"
-            )
-            for row in late.tolist()
+            Late(records[index], f"older than the newest reading of {readings.names[readings.asset[row]]}")
+            for index, row in first.items()
         ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from stream.records import Alert
+from stream.sources.frame import Frame
 from stream.sources.json import Reading
 
 
@@ -22,6 +23,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     """File name -> schema (JSON Schema 2020-12)."""
     return {
         "reading.v1.json": _schema(Reading, "One reading of one asset: plant.readings.v1, key = asset"),
+        "frame.v1.json": _schema(Frame, "Many readings of one asset as columns: plant.readings.v1, key = asset"),
         "alert.v1.json": _schema(Alert, "One transition of one alert: plant.alerts.v1, key = id"),
     }
 

@@ -48,6 +48,7 @@ class InputSettings(_Strict):
     earliest, latest   readings observed outside are dead letters: a wrong unit or a dead clock battery. ``latest`` is
                        fixed in the plan, not "now", so that a replay decides as the live run did
     max_record_bytes   a larger record is a dead letter
+    max_readings_per_record   so is a frame with more readings
     """
 
     format: Name = "json"
@@ -55,6 +56,7 @@ class InputSettings(_Strict):
     earliest: str = "2000-01-01T00:00:00Z"
     latest: str = "2100-01-01T00:00:00Z"
     max_record_bytes: Annotated[int, Field(ge=256, le=64 << 20)] = 1 << 20
+    max_readings_per_record: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
 class GapSettings(_Strict):
