@@ -1,15 +1,19 @@
-"""The frame of every detector that is a Keras network: a subclass says what goes in and what should come out."""
+"""The frame of every detector that is a network: a subclass says what goes in and what should come out.
+
+A detector's page has its network twice: ``build`` in Keras, to train, and ``forward`` in numpy, to score, with the
+``shapes`` of the weights that both share. Keras is imported inside of ``build``, so scoring never imports it.
+"""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
 from models.base import FitReport, Float32, Progress
-from models.network import Build, Network, Schedule
+from models.network import COMPARED, Forward, Network, Shapes
 from models.surprise import SurpriseDetector
 from models.windows import WindowSet
 
@@ -17,22 +21,43 @@ from models.windows import WindowSet
 class DeepDetector(SurpriseDetector):
     """A ``SurpriseDetector`` whose expectations come from a ``Network``."""
 
-    build: Build  # a plain function, kept as a staticmethod
+    # plain functions of (signals, config), (signals, config) and (weights, x, config), kept as staticmethods
+    build: Callable[[int, Any], Any]
+    shapes: Callable[[int, Any], Shapes]
+    forward: Forward
+    #: Rows of the window that the network does not read: a forecaster's newest.
+    unread: ClassVar[int] = 0
 
     def __init__(self, signals: int, config: Any) -> None:
         super().__init__(signals, config)
-        self._network = Network(type(self).build, signals, config)
+        self._network = Network(type(self).forward, type(self).shapes(signals, config), config)
 
     @abc.abstractmethod
     def _prepare(self, windows: Float32) -> tuple[Float32, Float32, Float32]:
         """(batch, window, signal), NaN where missing -> what the network reads, what it should give, what counts."""
 
     def _learn(self, windows: WindowSet, later: WindowSet, seed: int, progress: Progress) -> FitReport:
-        schedule = Schedule(epochs=self.config.epochs, noise=self.config.noise)
-        return self._network.fit(windows, later, self._prepare, schedule=schedule, seed=seed, progress=progress)
+        from models import training  # noqa: PLC0415  # it imports TensorFlow, which only training needs
+
+        cls = type(self)
+        learnt = training.learn(
+            cls.build,
+            cls.shapes(self.signals, self.config),
+            self.signals,
+            self.config,
+            windows,
+            later,
+            self._prepare,
+            schedule=training.Schedule(epochs=self.config.epochs, noise=self.config.noise),
+            seed=seed,
+            progress=progress,
+        )
+        x = self._prepare(later.take(slice(-COMPARED, None)))[0]
+        difference = self._network.adopt(learnt.weights, x, learnt.predict(x))
+        return FitReport({**learnt.report.figures, "parity": difference}, learnt.report.curves)
 
     def _learnt(self) -> dict[str, npt.NDArray[Any]]:
         return self._network.weights()
 
     def _restore(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._network.load_weights(weights)
+        self._network.load_weights(weights, self.window - self.unread, self.signals)

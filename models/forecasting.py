@@ -6,19 +6,23 @@ of all its rows; the last of them are what ``models.innovation`` makes a score o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
+from models import runtime
 from models.base import Float32
 from models.deep import DeepDetector
+from models.network import Shapes
 from models.ranges import within
 from models.windows import fill_forward
 
 
 class Forecaster(DeepDetector):
     """A detector around a network (batch, window - 1, signal) -> the next row at each of them."""
+
+    unread = 1
 
     def _prepare(self, windows: Float32) -> tuple[Float32, Float32, Float32]:
         target = windows[:, 1:]
@@ -35,11 +39,16 @@ class Forecaster(DeepDetector):
 
 
 def recurrent(cell: Any, signals: int, config: Any) -> Any:
-    """A recurrent net for what is nonlinear beside a short linear autoregression of each signal for what is not.
+    """The Keras network around a recurrent layer of class ``cell``: (batch, window - 1, signal) -> the same shape.
 
-    The linear highway is LSTNet's (Lai et al. 2018): with a few hundred rows it does most of the foretelling, needs
+    A recurrent net for what is nonlinear beside a short linear autoregression of each signal for what is not. The
+    linear highway is LSTNet's (Lai et al. 2018): with a few hundred rows it does most of the foretelling, needs
     ``lags`` weights a signal, and leaves the recurrent cells the rest.
     """
+    import keras  # noqa: PLC0415  # only training needs it
+
+    from models.layers import Autoregression  # noqa: PLC0415  # likewise
+
     rows = keras.Input((config.window - 1, signals))  # (batch, time, signal)
     hidden = cell(config.units, return_sequences=True)(rows)  # (batch, time, unit)
     rest = keras.layers.Dense(signals, name="rest")(hidden)  # (batch, time, signal)
@@ -47,24 +56,20 @@ def recurrent(cell: Any, signals: int, config: Any) -> Any:
     return keras.Model(rows, linear + rest)
 
 
+def recurrent_shapes(cell: Shapes, signals: int, config: Any) -> Shapes:
+    """What ``recurrent`` learns around a cell that learns ``cell``."""
+    return (*cell, ("zeros_kernel", (config.lags, signals)), *runtime.dense_shapes(config.units, signals))
+
+
+def recurrent_forward(cell: Callable[..., Float32], weights: Sequence[Float32], rows: Float32) -> Float32:
+    """The network that ``recurrent`` builds, in numpy, around a layer of ``models.runtime``: (time, signal, batch)."""
+    *own, linear, kernel, bias = weights
+    hidden = cell(rows, *own)  # (time, unit, batch)
+    foretold = runtime.dense(hidden, kernel, bias)  # (time, signal, batch)
+    foretold += runtime.autoregression(rows, linear)
+    return foretold
+
+
 def check_recurrent(config: Any) -> None:
     """Raise ``ValueError`` naming the key of a recurrent forecaster's config that cannot be."""
     within(config, window=(8, 1024), units=(1, 512), lags=(1, config.window - 1), epochs=(1, 10_000), noise=(0.0, 1.0))
-
-
-class Autoregression(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no types
-    """Each signal's next value as a weighted sum of its last ``lags`` own values: (batch, time, signal), causal."""
-
-    def __init__(self, lags: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._lags = lags
-
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        """One weight a lag and signal, 0 at first: the network starts from the mean, not from noise."""
-        self.kernel = self.add_weight(shape=(self._lags, shape[-1]), initializer="zeros", name="zeros_kernel")
-
-    def call(self, rows: Any) -> Any:
-        """(batch, time, signal) -> the same shape; rows before the window count as 0, the scaled median."""
-        length = rows.shape[1]
-        padded = keras.ops.pad(rows, ((0, 0), (self._lags - 1, 0), (0, 0)))
-        return sum(padded[:, lag : lag + length] * self.kernel[lag] for lag in range(self._lags))

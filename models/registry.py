@@ -41,9 +41,10 @@ def detector_class(name: str) -> type[Any]:
 
 
 def needs_tensorflow(name: str) -> bool:
-    """Whether a detector runs on TensorFlow, read from its source without importing anything.
+    """Whether it takes TensorFlow to train a detector, read from its source without importing anything.
 
-    A Keras detector builds its network in its own file, so that file imports keras.
+    Scoring never does. A deep detector builds the network that Keras trains in its own file, so that file imports
+    keras: inside of ``build``, for training alone.
     """
     tree = ast.parse((_FOLDER / f"{_known(name)}.py").read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

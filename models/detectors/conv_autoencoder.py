@@ -15,11 +15,13 @@ Feature Extraction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
+from models import runtime
+from models.base import Float32
+from models.network import Shapes
 from models.ranges import within
 from models.reconstruction import Autoencoder
 
@@ -55,7 +57,9 @@ class Config:
 
 
 def build(signals: int, config: Config) -> Any:
-    """(batch, window, signal) -> the same shape."""
+    """In Keras, to train: (batch, window, signal) -> the same shape."""
+    import keras  # noqa: PLC0415  # only training needs it
+
     rows = keras.Input((config.window, signals))  # (batch, time, signal)
     half = _conv(config.filters, config.kernel, "relu", "outer")(rows)  # (batch, time / 2, filter)
     code = _conv(config.code, config.kernel, None, "code")(half)  # (batch, time / 4, code)
@@ -64,11 +68,39 @@ def build(signals: int, config: Config) -> Any:
 
 
 def _conv(filters: int, kernel: int, activation: str | None, name: str) -> Any:
+    import keras  # noqa: PLC0415  # only training needs it
+
     return keras.layers.Conv1D(filters, kernel, strides=2, padding="same", activation=activation, name=name)
 
 
 def _transposed(filters: int, kernel: int, activation: str | None, name: str) -> Any:
+    import keras  # noqa: PLC0415  # only training needs it
+
     return keras.layers.Conv1DTranspose(filters, kernel, strides=2, padding="same", activation=activation, name=name)
+
+
+def shapes(signals: int, config: Config) -> Shapes:
+    """What it learns; a transposed convolution's kernel is (tap, out, in)."""
+    taps, filters, code = config.kernel, config.filters, config.code
+    return (
+        ("kernel", (taps, signals, filters)),
+        ("bias", (filters,)),
+        ("kernel", (taps, filters, code)),
+        ("bias", (code,)),
+        ("kernel", (taps, filters, code)),
+        ("bias", (filters,)),
+        ("kernel", (taps, signals, filters)),
+        ("bias", (signals,)),
+    )
+
+
+def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32:  # noqa: ARG001  # sizes: the weights'
+    """In numpy, to score: (window, signal, batch) -> the same shape."""
+    outer, code_layer, unfold, back = zip(weights[::2], weights[1::2], strict=True)  # kernel and bias of each
+    half = runtime.relu(runtime.conv(x, *outer, stride=2))  # (time / 2, filter, batch)
+    code = runtime.conv(half, *code_layer, stride=2)  # (time / 4, code, batch)
+    half = runtime.relu(runtime.conv_transposed(code, *unfold))  # (time / 2, filter, batch)
+    return runtime.conv_transposed(half, *back)
 
 
 class ConvAutoencoder(Autoencoder):
@@ -76,3 +108,5 @@ class ConvAutoencoder(Autoencoder):
 
     name = "conv_autoencoder"
     build = staticmethod(build)
+    shapes = staticmethod(shapes)
+    forward = staticmethod(forward)

@@ -16,11 +16,15 @@ Autoencoders with Nonlinear Dimensionality Reduction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
+import numpy as np
 
+from models import runtime
+from models.base import Float32
+from models.network import Shapes
 from models.ranges import within
 from models.reconstruction import Autoencoder
 
@@ -45,7 +49,9 @@ class Config:
 
 
 def build(signals: int, config: Config) -> Any:
-    """(batch, window, signal) -> the same shape."""
+    """In Keras, to train: (batch, window, signal) -> the same shape."""
+    import keras  # noqa: PLC0415  # only training needs it
+
     rows = keras.Input((config.window, signals))  # (batch, time, signal)
     flat = keras.layers.Flatten()(rows)  # (batch, time * signal)
     hidden = keras.layers.Dense(config.units, activation="tanh", name="squeeze")(flat)
@@ -56,8 +62,31 @@ def build(signals: int, config: Config) -> Any:
     return keras.Model(rows, keras.layers.Reshape((config.window, signals))(back))
 
 
+def shapes(signals: int, config: Config) -> Shapes:
+    """What it learns."""
+    flat = config.window * signals
+    return (
+        *runtime.dense_shapes(flat, config.units),
+        *runtime.dense_shapes(config.units, config.code),
+        *runtime.dense_shapes(config.code, config.units),
+        *runtime.dense_shapes(config.code + config.units, flat),
+    )
+
+
+def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32:  # noqa: ARG001  # sizes: the weights'
+    """In numpy, to score: (window, signal, batch) -> the same shape."""
+    squeeze, code_layer, unfold, back = zip(weights[::2], weights[1::2], strict=True)  # kernel and bias of each
+    flat = x.reshape(-1, x.shape[2])  # (time * signal, batch)
+    hidden = runtime.tanh(runtime.dense(flat, *squeeze))  # (unit, batch)
+    code = runtime.dense(hidden, *code_layer)  # (code, batch)
+    hidden = runtime.tanh(runtime.dense(code, *unfold))
+    return runtime.dense(np.concatenate([code, hidden]), *back).reshape(x.shape)
+
+
 class DenseAutoencoder(Autoencoder):
     """Dense, bottleneck, dense; see ``models.reconstruction``."""
 
     name = "dense_autoencoder"
     build = staticmethod(build)
+    shapes = staticmethod(shapes)
+    forward = staticmethod(forward)

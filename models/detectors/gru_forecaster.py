@@ -14,12 +14,14 @@ Paper: Cho et al. 2014, Learning Phrase Representations using RNN Encoder-Decode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
-from models.forecasting import Forecaster, check_recurrent, recurrent
+from models import runtime
+from models.base import Float32
+from models.forecasting import Forecaster, check_recurrent, recurrent, recurrent_forward, recurrent_shapes
+from models.network import Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,20 @@ class Config:
 
 
 def build(signals: int, config: Config) -> Any:
-    """(batch, window - 1, signal) -> the next row at each step, (batch, window - 1, signal)."""
+    """In Keras, to train: (batch, window - 1, signal) -> the next row at each step, the same shape."""
+    import keras  # noqa: PLC0415  # only training needs it
+
     return recurrent(keras.layers.GRU, signals, config)
+
+
+def shapes(signals: int, config: Config) -> Shapes:
+    """What it learns."""
+    return recurrent_shapes(runtime.gru_shapes(signals, config.units), signals, config)
+
+
+def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32:  # noqa: ARG001  # sizes: the weights'
+    """In numpy, to score: (window - 1, signal, batch) -> the next row at each step, the same shape."""
+    return recurrent_forward(runtime.gru, weights, x)
 
 
 class GruForecaster(Forecaster):
@@ -51,3 +65,5 @@ class GruForecaster(Forecaster):
 
     name = "gru_forecaster"
     build = staticmethod(build)
+    shapes = staticmethod(shapes)
+    forward = staticmethod(forward)

@@ -14,11 +14,15 @@ without a gap. Paper: Malhotra et al. 2016, LSTM-based Encoder-Decoder for Multi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
+import numpy as np
 
+from models import runtime
+from models.base import Float32
+from models.network import Shapes
 from models.ranges import within
 from models.reconstruction import Autoencoder
 
@@ -43,7 +47,9 @@ class Config:
 
 
 def build(signals: int, config: Config) -> Any:
-    """(batch, window, signal) -> the same shape."""
+    """In Keras, to train: (batch, window, signal) -> the same shape."""
+    import keras  # noqa: PLC0415  # only training needs it
+
     rows = keras.Input((config.window, signals))  # (batch, time, signal)
     read = keras.layers.LSTM(config.units, name="reader")(rows)  # (batch, unit): the state after the newest row
     code = keras.layers.Dense(config.code, name="code")(read)  # (batch, code)
@@ -56,8 +62,28 @@ def build(signals: int, config: Config) -> Any:
     return keras.Model(rows, keras.ops.flip(back, axis=1))
 
 
+def shapes(signals: int, config: Config) -> Shapes:
+    """What it learns."""
+    return (
+        *runtime.lstm_shapes(signals, config.units),
+        *runtime.dense_shapes(config.units, config.code),
+        *runtime.lstm_shapes(config.code, config.units),
+        *runtime.dense_shapes(config.units + config.code, signals),
+    )
+
+
+def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32:
+    """In numpy, to score: (window, signal, batch) -> the same shape."""
+    read = runtime.lstm(x, *weights[:3])[-1]  # (unit, batch): the state after the newest row
+    code = runtime.repeat(runtime.dense(read, *weights[3:5]), config.window)  # (time, code, batch)
+    told = runtime.lstm(code, *weights[5:8])  # (time, unit, batch), from the newest row back
+    return runtime.dense(np.concatenate([told, code], axis=1), *weights[8:])[::-1]
+
+
 class LstmAutoencoder(Autoencoder):
     """LSTM reader, bottleneck, LSTM writer; see ``models.reconstruction``."""
 
     name = "lstm_autoencoder"
     build = staticmethod(build)
+    shapes = staticmethod(shapes)
+    forward = staticmethod(forward)

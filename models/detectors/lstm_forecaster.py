@@ -16,12 +16,14 @@ Paper: Malhotra et al. 2015, Long Short Term Memory Networks for Anomaly Detecti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
-from models.forecasting import Forecaster, check_recurrent, recurrent
+from models import runtime
+from models.base import Float32
+from models.forecasting import Forecaster, check_recurrent, recurrent, recurrent_forward, recurrent_shapes
+from models.network import Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,20 @@ class Config:
 
 
 def build(signals: int, config: Config) -> Any:
-    """(batch, window - 1, signal) -> the next row at each step, (batch, window - 1, signal)."""
+    """In Keras, to train: (batch, window - 1, signal) -> the next row at each step, the same shape."""
+    import keras  # noqa: PLC0415  # only training needs it
+
     return recurrent(keras.layers.LSTM, signals, config)
+
+
+def shapes(signals: int, config: Config) -> Shapes:
+    """What it learns."""
+    return recurrent_shapes(runtime.lstm_shapes(signals, config.units), signals, config)
+
+
+def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32:  # noqa: ARG001  # sizes: the weights'
+    """In numpy, to score: (window - 1, signal, batch) -> the next row at each step, the same shape."""
+    return recurrent_forward(runtime.lstm, weights, x)
 
 
 class LstmForecaster(Forecaster):
@@ -53,3 +67,5 @@ class LstmForecaster(Forecaster):
 
     name = "lstm_forecaster"
     build = staticmethod(build)
+    shapes = staticmethod(shapes)
+    forward = staticmethod(forward)

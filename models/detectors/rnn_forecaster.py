@@ -15,12 +15,14 @@ Paper: Elman 1990, Finding Structure in Time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
-from models.forecasting import Forecaster, check_recurrent, recurrent
+from models import runtime
+from models.base import Float32
+from models.forecasting import Forecaster, check_recurrent, recurrent, recurrent_forward, recurrent_shapes
+from models.network import Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,20 @@ class Config:
 
 
 def build(signals: int, config: Config) -> Any:
-    """(batch, window - 1, signal) -> the next row at each step, (batch, window - 1, signal)."""
+    """In Keras, to train: (batch, window - 1, signal) -> the next row at each step, the same shape."""
+    import keras  # noqa: PLC0415  # only training needs it
+
     return recurrent(keras.layers.SimpleRNN, signals, config)
+
+
+def shapes(signals: int, config: Config) -> Shapes:
+    """What it learns."""
+    return recurrent_shapes(runtime.simple_rnn_shapes(signals, config.units), signals, config)
+
+
+def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32:  # noqa: ARG001  # sizes: the weights'
+    """In numpy, to score: (window - 1, signal, batch) -> the next row at each step, the same shape."""
+    return recurrent_forward(runtime.simple_rnn, weights, x)
 
 
 class RnnForecaster(Forecaster):
@@ -52,3 +66,5 @@ class RnnForecaster(Forecaster):
 
     name = "rnn_forecaster"
     build = staticmethod(build)
+    shapes = staticmethod(shapes)
+    forward = staticmethod(forward)

@@ -14,8 +14,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from models import registry
 from models.artifact import load
 from models.base import KINDS, Detector
+from models.datasets import Recording
 from models.errors import InvalidArtifact, TrainingError
-from models.train import score_series
+from models.train import score_series, train
 
 SHORT = {"epochs": 6}
 
@@ -239,6 +240,27 @@ print(score_series(artifact, rows[:90]).score.tobytes().hex())
     rows = np.random.default_rng(0).normal(size=(300, 2))
     assert score_series(load(path), rows[:90]).score.tobytes().hex() == told.stdout.strip()
     assert not told.stderr  # TensorFlow's chatter is switched off
+
+
+@pytest.mark.parametrize("name", every_detector(n for n in registry.names() if registry.needs_tensorflow(n)))
+def test_an_artifact_is_loaded_and_scored_without_tensorflow(name, tmp_path):
+    rows = plant(300, 2)
+    recording = Recording("a", np.arange(300) * 1000, ("x", "y"), rows)
+    artifact = train([recording], detector=name, config=SHORT)
+    assert 0 <= artifact.manifest.figures["parity"] < 1e-4
+    path = artifact.save(tmp_path / "artifact")
+    code = f"""
+import sys, pathlib, numpy as np
+from models.artifact import load
+artifact = load(pathlib.Path({str(path)!r}))
+rows = np.frombuffer(bytes.fromhex({rows[: artifact.window].tobytes().hex()!r}), np.float32)
+print(artifact.score(rows.reshape(1, -1, 2)).score.tobytes().hex())
+print(*sorted({{"tensorflow", "keras", "models.training", "models.layers"}} & set(sys.modules)))
+"""
+    folder = Path(__file__).parents[2]
+    told = subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, text=True)
+    score = artifact.score(rows[None, : artifact.window]).score
+    assert told.stdout.splitlines() == [score.tobytes().hex(), ""]
 
 
 @each
