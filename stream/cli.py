@@ -196,12 +196,16 @@ def worker(plan_path: Path, web_port: int | None) -> None:
     "--speed", type=click.FloatRange(min=0, min_open=True), help="Recorded seconds per second; default: at once."
 )
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first N readings of each recording.")
+@click.option(
+    "--frames", type=click.IntRange(1, 10_000), help="Put N readings into a record, as gateways that batch do."
+)
 @_TIME_COLUMN
 @_ASSET_COLUMN
 @_explained
 @_examples("""
 headrace replay recordings/*.csv
 headrace replay recordings/ --speed 60 --skip 400
+headrace replay recordings/ --frames 100
 """)
 def replay(
     data: tuple[Path, ...],
@@ -209,6 +213,7 @@ def replay(
     plan_path: Path,
     speed: float | None,
     skip: int,
+    frames: int | None,
     time_column: str | None,
     asset_column: str | None,
 ) -> None:
@@ -225,7 +230,7 @@ def replay(
     ]
     kafka = from_environment(KafkaSettings)
     with advancing("sending", sum(len(held.at_ms) for held in recordings)) as advance:
-        sent = send(kafka, topic or topics.readings, recordings, speed=speed, progress=advance)
+        sent = send(kafka, topic or topics.readings, recordings, speed=speed, frames=frames, progress=advance)
     click.echo(f"{sent} readings of {len(recordings)} assets sent to {topic or topics.readings} at {kafka.bootstrap}")
 
 

@@ -12,10 +12,31 @@ StreamError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from stream.records import DeadLetter
+
+#: Why a record becomes a dead letter: stage -> code -> what it means. The codes are a metric's labels, so they are few;
+#: docs/payloads.md shows them to producers.
+REASONS: Final = {
+    "decode": {
+        "empty": "the record has no value (a tombstone), or an empty one",
+        "too_large": "more bytes than `input.max_record_bytes`",
+        "not_json": "not JSON in UTF-8; `NaN` and `Infinity` are not JSON either",
+        "wrong_type": "JSON of another shape: a key missing, text for a number, an empty `values` or `ts`",
+        "bad_asset": "the asset's name is empty, longer than 200 characters, or has characters that cannot be printed",
+        "bad_time": "`ts` is text without an offset from UTC",
+        "absurd_time": "`ts` is outside of `input.earliest` to `input.latest`: a wrong unit, a dead clock battery",
+        "unknown_signals": "no detector of the plan watches any of its signals",
+        "ragged_frame": "the arrays of a frame are not all as long as `ts`",
+        "too_many_readings": "a frame with more readings than `input.max_readings_per_record`",
+        "decoder_failed": "a fault of Headrace's: please report it",
+    },
+    "score": {"detector_failed": "a model failed on these readings; other detectors have judged them"},
+    "pipeline": {"pipeline_failed": "a fault of Headrace's: please report it"},
+    "publish": {"refused": "Kafka refused a piece of output for good"},
+}
 
 
 class StreamError(Exception):

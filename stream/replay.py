@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 
 from stream.errors import BrokerError
 from stream.settings import KafkaSettings
+from stream.sources.frame import encode_frame
 from stream.sources.json import encode
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ def replay(
     recordings: Sequence[Recording],
     *,
     speed: float | None = None,
+    frames: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Send every reading; returns how many were sent and acknowledged.
 
     speed  seconds of recorded time per second; None sends as fast as the broker takes them. Recordings start together:
            each is paced by the time since its own first reading, so recordings of different days need no waiting.
+    frames put so many readings into a record, as a gateway that batches would; None sends each by itself. A frame goes
+           when the last of its readings is due.
 
     Raises ``BrokerError``.
     """
@@ -42,15 +46,15 @@ def replay(
             f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?"
         ) from None
     sent = 0
-    pending = []
+    pending: list[tuple[object, int]] = []
     try:
         started = time.monotonic()
-        for since_s, asset, payload in _in_order(recordings):
+        for since_s, asset, payload, readings in _in_order(recordings, frames):
             if speed is not None:
                 ahead = since_s / speed - (time.monotonic() - started)
                 if ahead > 0.001:
                     time.sleep(ahead)
-            pending.append(producer.send(topic, key=asset, value=payload))
+            pending.append((producer.send(topic, key=asset, value=payload), readings))
             if len(pending) >= 1000:
                 sent += _settle(pending, progress)
         producer.flush()
@@ -62,28 +66,41 @@ def replay(
     return sent
 
 
-def _settle(pending: list[object], progress: Callable[[int], None]) -> int:
-    """Wait for what was sent; the first that the broker refused is raised."""
-    for future in pending:
+def _settle(pending: list[tuple[object, int]], progress: Callable[[int], None]) -> int:
+    """Wait for what was sent; the first that the broker refused is raised. How many readings it was."""
+    for future, _ in pending:
         future.get(timeout=60)  # type: ignore[attr-defined]  # kafka-python publishes no types
-    count = len(pending)
+    count = sum(readings for _, readings in pending)
     pending.clear()
     progress(count)
     return count
 
 
-def _in_order(recordings: Sequence[Recording]) -> Iterator[tuple[float, bytes, bytes]]:
-    """(seconds since the recording's first reading, key, payload), earliest first, each recording's order kept."""
+def _in_order(recordings: Sequence[Recording], frames: int | None) -> Iterator[tuple[float, bytes, bytes, int]]:
+    """(seconds since the recording's first reading, key, payload, readings in it), earliest first.
+
+    Each recording's order is kept.
+    """
+    recordings = [held for held in recordings if len(held.at_ms)]
     if not recordings:
         return
-    which = np.concatenate([np.full(len(held.at_ms), index) for index, held in enumerate(recordings)])
-    rows = np.concatenate([np.arange(len(held.at_ms)) for held in recordings])
+    step = frames or 1
+    starts = [np.arange(0, len(held.at_ms), step) for held in recordings]
+    which = np.concatenate([np.full(len(rows), index) for index, rows in enumerate(starts)])
+    first = np.concatenate(starts)
     # A reading is never sent before its predecessor, even where a recording's clock went back.
     since = np.concatenate(
-        [np.maximum.accumulate(held.at_ms) - held.at_ms[0] for held in recordings if len(held.at_ms)]
+        [
+            (np.maximum.accumulate(held.at_ms) - held.at_ms[0])[np.minimum(rows + step, len(held.at_ms)) - 1]
+            for held, rows in zip(recordings, starts, strict=True)
+        ]
     )
     for position in np.argsort(since, kind="stable").tolist():
         held = recordings[which[position]]
-        row = rows[position]
-        values = dict(zip(held.signals, held.values[row].tolist(), strict=True))
-        yield since[position] / 1000, held.asset.encode(), encode(held.asset, int(held.at_ms[row]), values)
+        rows = slice(first[position], first[position] + step)
+        at_ms, values = held.at_ms[rows], held.values[rows]
+        if frames is None:
+            payload = encode(held.asset, int(at_ms[0]), dict(zip(held.signals, values[0].tolist(), strict=True)))
+        else:
+            payload = encode_frame(held.asset, at_ms, held.signals, values)
+        yield since[position] / 1000, held.asset.encode(), payload, len(at_ms)

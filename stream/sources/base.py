@@ -176,6 +176,6 @@ def milliseconds(ts: datetime | float, unit_ms: int) -> int:
         return ts * unit_ms
     try:
         # To microseconds first: 1795420800.001 s is a little less than that in binary, and must not become .000.
-        return round(ts * unit_ms * 1000) // 1000
+        return round(ts * (unit_ms * 1000)) // 1000
     except (OverflowError, ValueError):
         raise DecodeError("absurd_time", "ts is not a finite number") from None

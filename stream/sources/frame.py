@@ -80,7 +80,8 @@ class Source:
         """Epoch milliseconds of each row, (row,) int64; numbers without a loop. Raises ``DecodeError``."""
         if not isinstance(ts[0], datetime):
             try:
-                microseconds = np.array(ts, dtype=np.float64) * (self._unit_ms * 1000)
+                with np.errstate(over="ignore"):
+                    microseconds = np.array(ts, dtype=np.float64) * (self._unit_ms * 1000)
             except (TypeError, OverflowError):
                 pass  # texts among the numbers, or a number without end: row by row, which knows what to say
             else:

@@ -43,6 +43,9 @@ def test_a_reading_becomes_a_row_of_the_plans_columns() -> None:
         (AT_MS, {"time": "ms"}, AT_MS),
         (AT_MS / 1000, {"time": "s"}, AT_MS),
         (AT_MS // 1000, {"time": "s"}, AT_MS - 250),
+        (1795420800.001, {"time": "s"}, AT_MS - 249),
+        ("2026-11-23T08:00:00.250999Z", {}, AT_MS),
+        (AT_MS + 0.999, {"time": "ms"}, AT_MS),
     ],
 )
 def test_time_is_read_in_the_unit_the_plan_says(ts: object, settings: dict[str, Any], expected: int) -> None:
