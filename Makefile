@@ -9,7 +9,7 @@ DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-kafka lock clean
+.PHONY: help setup demo test check bench test-kafka lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ check: setup  ## The gate: ruff, mypy --strict, import-linter, unit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit -m "not tensorflow" -q
+
+bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--json FILE"); a quarter of an hour
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 test-kafka: setup  ## The integration tests on Apache Kafka as well (needs Java 17 and Maven)
 	deploy/kafka/fetch
