@@ -28,7 +28,7 @@ _ONE = np.float32(1.0)
 
 def dense(x: Float32, kernel: Float32, bias: Float32) -> Float32:
     """Keras's Dense: ([time,] in, batch), kernel (in, out), bias (out,) -> ([time,] out, batch)."""
-    out: Float32 = np.matmul(kernel.T, x)
+    out = _product(kernel, x)
     out += bias[:, None]
     return out
 
@@ -98,12 +98,10 @@ def gru(x: Float32, kernel: Float32, recurrent: Float32, bias: Float32) -> Float
 def simple_rnn(x: Float32, kernel: Float32, recurrent: Float32, bias: Float32) -> Float32:
     """Keras's SimpleRNN: (time, in, batch), (in, unit), (unit, unit), (unit,) -> (time, unit, batch)."""
     units = len(recurrent)
-    matrix = np.ascontiguousarray(np.concatenate([recurrent, kernel, bias[None]]).T)  # (unit, unit + in + 1)
+    cells = np.concatenate([recurrent, kernel, bias[None]])  # (unit + in + 1, unit)
     steps = _steps(x, units)
     for now, following in itertools.pairwise(steps):
-        state = following[:units]
-        np.matmul(matrix, now, out=state)
-        np.tanh(state, out=state)
+        np.tanh(_product(cells, now), out=following[:units])
     return steps[1:, :units]
 
 
@@ -196,6 +194,14 @@ def _steps(x: Float32, units: int) -> Float32:
     return steps
 
 
+def _product(kernel: Float32, x: Float32) -> Float32:
+    """(in, out), ([time,] in, batch) -> ([time,] out, batch)."""
+    if kernel.shape[1] > 1:
+        return np.matmul(kernel.T, x)
+    # BLAS has other kernels for a single row, and there (on Haswell) the place in the batch changes a column's last bit
+    return np.matmul(np.repeat(kernel, 2, axis=1).T, x)[..., :1, :]
+
+
 def _slide(x: Float32, flat: Float32, taps: int, lead: int, rows: int, stride: int) -> Float32:
     """A kernel (taps * in, out) over ``x`` with ``lead`` rows of 0 before it: (rows, out, batch).
 
@@ -208,5 +214,4 @@ def _slide(x: Float32, flat: Float32, taps: int, lead: int, rows: int, stride: i
     reads = as_strided(
         padded, (rows, taps * channels, batch), (stride * step, padded.strides[1], padded.strides[2]), writeable=False
     )
-    out: Float32 = np.matmul(flat.T, reads)
-    return out
+    return _product(flat, reads)
