@@ -296,3 +296,13 @@ def test_a_recording_is_cut_into_frames_in_its_own_order(make_recording: Callabl
     assert since == sorted(since)
     assert since[-1] == (held[0].at_ms[-1] - held[0].at_ms[0]) / 1000
     assert list(_in_order([], 10)) == []
+
+
+def test_a_frame_sent_twice_changes_nothing(plan: Plan, recordings: list[Recording]) -> None:
+    records = sent(recordings, 20)
+    twice = [replace(record, offset=offset) for offset, record in enumerate(r for r in records for _ in range(2))]
+    once = Pipeline(plan, Shelf(plan)).process(0, records)
+    again = Pipeline(plan, Shelf(plan)).process(0, twice)
+    assert outcome([again]) == outcome([once])
+    assert again.counts["duplicates"] == len(records)
+    assert again.counts["late"] == 580 - len(records)
