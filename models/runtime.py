@@ -197,9 +197,11 @@ def _steps(x: Float32, units: int) -> Float32:
 def _product(kernel: Float32, x: Float32) -> Float32:
     """(in, out), ([time,] in, batch) -> ([time,] out, batch)."""
     if kernel.shape[1] > 1:
-        return np.matmul(kernel.T, x)
+        out: Float32 = np.matmul(kernel.T, x)
+        return out
     # BLAS has other kernels for a single row, and there (on Haswell) the place in the batch changes a column's last bit
-    return np.matmul(np.repeat(kernel, 2, axis=1).T, x)[..., :1, :]
+    out = np.matmul(np.repeat(kernel, 2, axis=1).T, x)[..., :1, :]
+    return out
 
 
 def _slide(x: Float32, flat: Float32, taps: int, lead: int, rows: int, stride: int) -> Float32:
