@@ -196,12 +196,10 @@ def _steps(x: Float32, units: int) -> Float32:
 
 def _product(kernel: Float32, x: Float32) -> Float32:
     """(in, out), ([time,] in, batch) -> ([time,] out, batch)."""
-    if kernel.shape[1] > 1:
-        out: Float32 = np.matmul(kernel.T, x)
-        return out
     # BLAS has other kernels for a single row, and there (on Haswell) the place in the batch changes a column's last bit
-    out = np.matmul(np.repeat(kernel, 2, axis=1).T, x)[..., :1, :]
-    return out
+    single = kernel.shape[1] == 1
+    out: Float32 = np.matmul((np.repeat(kernel, 2, axis=1) if single else kernel).T, x)
+    return out[..., :1, :] if single else out
 
 
 def _slide(x: Float32, flat: Float32, taps: int, lead: int, rows: int, stride: int) -> Float32:
