@@ -29,7 +29,7 @@ import safetensors
 import safetensors.numpy
 
 from models import registry
-from models.base import Detector, Float64, Scored
+from models.base import Detector, Float64, Scored, Stepper
 from models.calibrate import Calibration
 from models.errors import InvalidArtifact, UnknownDetector
 from models.scaling import RobustScaler
@@ -107,6 +107,11 @@ class Artifact:
     def window(self) -> int:
         """Rows that a score needs."""
         return self.detector.window
+
+    @property
+    def stepper(self) -> Stepper | None:
+        """How its state is carried from reading to reading; None if every score needs a window."""
+        return getattr(self.detector, "stepper", None)
 
     def threshold(self, false_alarms_per_day: float) -> float:
         """The score to alarm at; see ``Calibration.threshold``."""

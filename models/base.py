@@ -55,6 +55,21 @@ class FitReport:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
+class Stepper(Protocol):
+    """Judges each new row by itself, with a state per asset in place of a window (``models.stepping``)."""
+
+    def begin(self, slots: int = 0) -> Any:
+        """Return a state for ``slots`` assets, with ``grow(slots)`` and ``reset(slots)``."""
+        ...
+
+    def step(self, state: Any, slots: npt.NDArray[np.integer[Any]], rows: Float32) -> Scored:
+        """Judge one new row of each of several assets, and update their state.
+
+        ``slots``: (asset,) integers, each once; ``rows``: (asset, signal) float32, scaled, NaN where missing.
+        """
+        ...
+
+
 @runtime_checkable
 class Detector(Protocol):
     """What ``models`` and ``stream`` know of a detector.

@@ -6,23 +6,64 @@ of all its rows; the last of them are what ``models.innovation`` makes a score o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from models import runtime
-from models.base import Float32
+from models.base import FitReport, Float32, Progress, no_progress
 from models.deep import DeepDetector
 from models.network import Shapes
 from models.ranges import within
+from models.stepping import Stepper, recurrence_of
 from models.windows import fill_forward
 
 
 class Forecaster(DeepDetector):
-    """A detector around a network (batch, window - 1, signal) -> the next row at each of them."""
+    """A detector around a network (batch, window - 1, signal) -> the next row at each of them.
+
+    With ``carried`` in its config the network takes one step for each new row instead (``models.stepping``), and the
+    window is only how many rows an asset must have shown before it is judged.
+    """
 
     unread = 1
+    #: The Keras layer whose step ``models.stepping`` takes.
+    layer: ClassVar[str]
+
+    @functools.cached_property
+    def _stepper(self) -> Stepper:
+        return Stepper(recurrence_of(self.layer, self._learnt()), self._trained())
+
+    @property
+    def stepper(self) -> Stepper | None:
+        """What steps with its weights; None if no state is carried. Raises ``RuntimeError`` before it is trained."""
+        return self._stepper if self.config.carried else None
+
+    def fit(
+        self,
+        segments: Sequence[Float32],
+        validation: Sequence[Float32],
+        *,
+        seed: int = 0,
+        progress: Progress = no_progress,
+    ) -> FitReport:
+        """Learn on windows; where the state is carried, measure on carried steps what is usual."""
+        report = super().fit(segments, validation, seed=seed, progress=progress)
+        self.__dict__.pop("_stepper", None)
+        long = [rows for rows in validation if len(rows) > self.window]
+        if self.config.carried and long:
+            self._yardstick = replace(self._trained(), usual=self._stepper.usual(long, self.window - 1))
+            del self._stepper
+        return report
+
+    def load_weights(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Restore what ``weights`` gave. Raises ``InvalidArtifact``."""
+        super().load_weights(weights)
+        self.__dict__.pop("_stepper", None)
 
     def _prepare(self, windows: Float32) -> tuple[Float32, Float32, Float32]:
         target = windows[:, 1:]

@@ -34,7 +34,7 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 #: (weights, x (time, signal, batch) float32, config) -> what the network gives for it, of the same layout.
 Forward = Callable[[Sequence[Float32], Float32, Any], Float32]
 
-_EDGE = 8  # columns at each side of a block that hold no window
+EDGE = 8  # columns at each side of a block that hold no window
 _TOLERANCE = 1e-4  # scaled units, or of the largest value if that is above 1: far below any error that counts
 
 
@@ -54,8 +54,8 @@ class Network:
         out = np.empty(x.shape, np.float32)
         for start in range(0, len(x), BLOCK):
             part = x[start : start + BLOCK]
-            held = slice(_EDGE, _EDGE + len(part))
-            block = np.zeros((*x.shape[1:], BLOCK + 2 * _EDGE), np.float32)
+            held = slice(EDGE, EDGE + len(part))
+            block = np.zeros((*x.shape[1:], BLOCK + 2 * EDGE), np.float32)
             block[:, :, held] = part.transpose(1, 2, 0)
             computed = self._forward(self._weights, block, self._config)
             out[start : start + BLOCK] = computed[:, :, held].transpose(2, 0, 1)

@@ -122,6 +122,11 @@ def score_rows(detector: Detector, rows: Float32) -> Scored:
 
     The result's first axis is ``len(rows) - window + 1`` long; its first entry judges row ``window - 1``.
     """
+    stepper = getattr(detector, "stepper", None)
+    if stepper is not None:
+        state, slot = stepper.begin(1), np.zeros(1, np.int64)
+        said = [stepper.step(state, slot, row[None]) for row in rows]
+        return _joined(said[detector.window - 1 :])
     return _joined([detector.score(windows) for windows in _windows(rows, detector.window)])
 
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -31,11 +31,10 @@ from stream.records import (
     RawRecord,
     Readings,
     Scores,
-    Windows,
 )
-from stream.score import score
+from stream.score import carry, score
 from stream.settings import DetectorSettings, Plan
-from stream.window import NEVER, WindowState, arrival, window
+from stream.window import NEVER, WindowState, arrival, runs, window
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
@@ -59,7 +58,8 @@ class Shelf(Protocol):
 class _Lane:
     """One model at work on the assets of one partition.
 
-    slots  index of an asset within the lane, by its index in the partition; -1 where the lane does not watch it
+    slots    index of an asset within the lane, by its index in the partition; -1 where the lane does not watch it
+    carried  the state of a detector that carries it from reading to reading; its ``windows`` then only count rows
     """
 
     detector: str
@@ -69,6 +69,7 @@ class _Lane:
     rules: Rules
     identity: Identity
     windows: WindowState
+    carried: Any = None
     decisions: DecisionState = field(default_factory=DecisionState)
     names: list[str] = field(default_factory=list)
     slots: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
@@ -226,6 +227,7 @@ class Pipeline:
 
     def _lane(self, detector: str, settings: DetectorSettings, artifact: Artifact) -> _Lane:
         column = {signal: index for index, signal in enumerate(self._decoder.signals)}
+        stepper = artifact.stepper
         return _Lane(
             detector=detector,
             settings=settings,
@@ -233,7 +235,8 @@ class Pipeline:
             columns=np.array([column[signal] for signal in artifact.signals], dtype=np.int64),
             rules=rules_of(settings, artifact),
             identity=Identity(self._plan.site, detector, settings.kind, artifact.version),
-            windows=WindowState(artifact.window, len(artifact.signals)),
+            windows=WindowState(artifact.window, 0 if stepper else len(artifact.signals)),
+            carried=stepper.begin() if stepper else None,
         )
 
     def _watch(
@@ -246,32 +249,35 @@ class Pipeline:
         slots, chosen = slots[ascending], chosen[ascending]
         values = readings.values[np.ix_(chosen, lane.columns)]
         at_ms = readings.at_ms[chosen]
+        scaled = lane.artifact.scaler.transform(values)
         gap_ms = longest_gap_ms(lane.settings, lane.artifact)
-        windows = window(
-            lane.windows,
-            slots,
-            at_ms,
-            lane.artifact.scaler.transform(values),
-            hop=lane.settings.hop,
-            longest_gap_ms=gap_ms,
-        )
+        stepper = lane.artifact.stepper
+        if stepper is None:
+            windows = window(lane.windows, slots, at_ms, scaled, hop=lane.settings.hop, longest_gap_ms=gap_ms)
+            due = windows.row
+        else:
+            found = runs(lane.windows, slots, at_ms, gap_ms)
+            due = found.due(lane.artifact.window, lane.settings.hop)
         windowed = self._clock()
         stage_s["window"] += windowed - started
-        if not len(windows):
-            return None
-        scored = score(lane.artifact.detector, windows)
+        if stepper is not None:
+            scored = carry(stepper, lane.carried, found, scaled, due)
+        elif len(due):
+            scored = score(lane.artifact.detector, windows)
         done = self._clock()
         stage_s["score"] += done - windowed
-        evidence = self._evidence(lane, windows, scored, slots, at_ms, values)
-        rows = slots[windows.row]
+        if not len(due):
+            return None
+        evidence = self._evidence(lane, due, scored, slots, at_ms, values)
+        rows = slots[due]
         anomalous, alerts = decide(lane.decisions, lane.rules, lane.identity, rows, lane.names, evidence)
         stage_s["decide"] += self._clock() - done
         return replace(evidence, anomalous=anomalous), alerts
 
     def _evidence(
-        self, lane: _Lane, windows: Windows, scored: Scored, slots: Int32, at_ms: Int64, values: Float64
+        self, lane: _Lane, rows: Int64, scored: Scored, slots: Int32, at_ms: Int64, values: Float64
     ) -> Scores:
-        rows = windows.row
+        """``rows`` (judged,): which of the lane's readings ``scored`` is about."""
         present = np.unique(slots[rows])
         scaler = lane.artifact.scaler
         nothing: Bool = np.zeros(len(rows), dtype=bool)

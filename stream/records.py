@@ -86,6 +86,27 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True)
+class Runs:
+    """A batch's rows as runs of one asset each.
+
+    slots, group, nth, since  (row,) int64: the asset's slot, the run's number, the row's place in its run, and the rows
+                              of the asset since its last reset, this one included
+    starts, ends              (run,) int64: the first row of each run, and the one after its last
+    """
+
+    slots: Int64
+    group: Int64
+    nth: Int64
+    since: Int64
+    starts: Int64
+    ends: Int64
+
+    def due(self, length: int, hop: int) -> Int64:
+        """Rows whose turn it is to be judged: every ``hop`` rows from the ``length``-th since the reset on."""
+        return np.flatnonzero((self.since >= length) & ((self.since - length) % hop == 0))
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """Where the windows of a batch lie.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream.records import Bool, Float32, Int32, Int64, Windows
+from stream.records import Bool, Float32, Int32, Int64, Runs, Windows
 
 #: Wider than any time in milliseconds: keeps assets apart while a running maximum goes over all of them at once.
 _APART = np.int64(1) << 44
@@ -82,6 +82,35 @@ class WindowState:
         self.last_ms = np.concatenate([self.last_ms, np.full(room - held, NEVER, dtype=np.int64)])
 
 
+def runs(state: WindowState, slot: Int32, at_ms: Int64, longest_gap_ms: int | None = None) -> Runs:
+    """Count the rows of a batch (at least one) since their assets' last resets; updates the counts in ``state``.
+
+    slot, at_ms     (row,), sorted by slot, and by time within a slot
+    longest_gap_ms  a longer pause between two rows of an asset is a reset; None: never
+    """
+    count = len(slot)
+    slots = slot.astype(np.int64)
+    state.grow(int(slots[-1]) + 1)
+    first = _firsts(slots)
+    starts = np.flatnonzero(first)
+    group = np.cumsum(first) - 1
+    ends = np.append(starts[1:], count)
+    nth = np.arange(count) - starts[group]
+    since = state.rows[slots] + nth + 1
+    if longest_gap_ms is not None:
+        before = np.empty_like(at_ms)
+        before[1:] = at_ms[:-1]
+        before[starts] = state.last_ms[slots[starts]]
+        gap = at_ms - before > longest_gap_ms
+        if gap.any():
+            last_gap = np.maximum.accumulate(np.where(gap | first, np.arange(count), 0))
+            since = np.where(gap[last_gap], np.arange(count) - last_gap + 1, since)
+    touched = slots[starts]
+    state.rows[touched] = since[ends - 1]
+    state.last_ms[touched] = at_ms[ends - 1]
+    return Runs(slots, group, nth, since, starts, ends)
+
+
 def window(
     state: WindowState, slot: Int32, at_ms: Int64, rows: Float32, *, hop: int = 1, longest_gap_ms: int | None = None
 ) -> Windows:
@@ -98,38 +127,17 @@ def window(
     if not count:
         empty = np.zeros(0, dtype=np.int64)
         return Windows(state.length, np.zeros((0, state.signals), dtype=np.float32), empty, empty)
-    slots = slot.astype(np.int64)
-    state.grow(int(slots[-1]) + 1)
-    first = _firsts(slots)
-    starts = np.flatnonzero(first)
-    group = np.cumsum(first) - 1
-    ends = np.append(starts[1:], count)
+    found = runs(state, slot, at_ms, longest_gap_ms)
 
-    # Rows since the last reset, counted on from what the state holds.
-    nth = np.arange(count) - starts[group]
-    since = state.rows[slots] + nth + 1
-    if longest_gap_ms is not None:
-        before = np.empty_like(at_ms)
-        before[1:] = at_ms[:-1]
-        before[starts] = state.last_ms[slots[starts]]
-        gap = at_ms - before > longest_gap_ms
-        if gap.any():
-            last_gap = np.maximum.accumulate(np.where(gap | first, np.arange(count), 0))
-            since = np.where(gap[last_gap], np.arange(count) - last_gap + 1, since)
-
-    # Each group: its history, then its rows.
-    offset = np.arange(len(starts)) * keep + starts
-    flat = np.empty((count + len(starts) * keep, state.signals), dtype=np.float32)
-    touched = slots[starts]
-    position = np.arange(count) + (group + 1) * keep
+    # Each run: its asset's history, then its rows.
+    offset = np.arange(len(found.starts)) * keep + found.starts
+    flat = np.empty((count + len(found.starts) * keep, state.signals), dtype=np.float32)
+    touched = found.slots[found.starts]
+    position = np.arange(count) + (found.group + 1) * keep
     flat[position] = rows
     if keep:
         flat[offset[:, None] + np.arange(keep)] = state.history[touched]
-        stop = offset + keep + (ends - starts)
+        stop = offset + keep + (found.ends - found.starts)
         state.history[touched] = flat[stop[:, None] + np.arange(-keep, 0)]
-    state.rows[touched] = since[ends - 1]
-    state.last_ms[touched] = at_ms[ends - 1]
-
-    turn = (since >= state.length) & ((since - state.length) % hop == 0)
-    chosen = np.flatnonzero(turn)
+    chosen = found.due(state.length, hop)
     return Windows(state.length, flat, position[chosen], chosen)

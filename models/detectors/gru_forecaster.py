@@ -30,7 +30,8 @@ class Config:
 
     window: rows the detector looks back over; units: GRU cells; lags: rows of the linear part; epochs: at most so many
     passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled
-    units.
+    units;
+    carried: take one step for each reading, with its state carried, in place of a window.
     """
 
     window: int = 32
@@ -38,6 +39,7 @@ class Config:
     lags: int = 5
     epochs: int = 60
     noise: float = 0.1
+    carried: bool = False
 
     def __post_init__(self) -> None:
         check_recurrent(self)
@@ -64,6 +66,7 @@ class GruForecaster(Forecaster):
     """A GRU over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
 
     name = "gru_forecaster"
+    layer = "GRU"
     build = staticmethod(build)
     shapes = staticmethod(shapes)
     forward = staticmethod(forward)

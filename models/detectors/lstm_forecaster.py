@@ -32,7 +32,8 @@ class Config:
 
     window: rows the detector looks back over; units: LSTM cells; lags: rows of the linear part; epochs: at most so
     many passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled
-    units.
+    units;
+    carried: take one step for each reading, with its state carried, in place of a window.
     """
 
     window: int = 32
@@ -40,6 +41,7 @@ class Config:
     lags: int = 5
     epochs: int = 60
     noise: float = 0.1
+    carried: bool = False
 
     def __post_init__(self) -> None:
         check_recurrent(self)
@@ -66,6 +68,7 @@ class LstmForecaster(Forecaster):
     """An LSTM over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
 
     name = "lstm_forecaster"
+    layer = "LSTM"
     build = staticmethod(build)
     shapes = staticmethod(shapes)
     forward = staticmethod(forward)

@@ -31,7 +31,8 @@ class Config:
 
     window: rows the detector looks back over; units: cells; lags: rows of the linear part; epochs: at most so many
     passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled
-    units.
+    units;
+    carried: take one step for each reading, with its state carried, in place of a window.
     """
 
     window: int = 32
@@ -39,6 +40,7 @@ class Config:
     lags: int = 5
     epochs: int = 60
     noise: float = 0.1
+    carried: bool = False
 
     def __post_init__(self) -> None:
         check_recurrent(self)
@@ -65,6 +67,7 @@ class RnnForecaster(Forecaster):
     """Elman's net over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
 
     name = "rnn_forecaster"
+    layer = "SimpleRNN"
     build = staticmethod(build)
     shapes = staticmethod(shapes)
     forward = staticmethod(forward)

@@ -1,17 +1,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from models.artifact import assemble
 from models.base import Float32, Scored
+from models.calibrate import calibrate
 from models.datasets import Recording
+from models.innovation import Yardstick
+from models.registry import create
+from models.scaling import RobustScaler
 from stream.backtest import backtest
 from stream.pipeline import Pipeline
 from stream.records import Alert, Output, Record
-from stream.settings import Plan
+from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 from stream.sources.json import encode
 
@@ -162,3 +167,55 @@ def test_one_dead_signal_neither_silences_the_asset_nor_raises_its_score(
     assert all(cause.signal != "flow" for cause in quick[0].causes)
     before = [score for (detector, _, at), (score, _) in rows.items() if detector == "quick" and at < sound.at_ms[200]]
     assert np.isfinite(before).all()
+
+
+@pytest.fixture(scope="module")
+def carrying_plan(make_recording: Callable[..., Recording], tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A plan whose forecaster carries its state; its weights are drawn, for what is tested is not what it learnt."""
+
+    folder = tmp_path_factory.mktemp("carrying")
+    history = make_recording("pump-0", rows=400, seed=9)
+    detector = create("gru_forecaster", signals=3, config={"units": 4, "window": 8, "carried": True})
+    random = np.random.default_rng(0)
+    network = cast("Any", detector)._network
+    drawn = [random.normal(0, 0.3, shape).astype(np.float32) for shape in network._shapes.values()]
+    rows = random.normal(size=(4, 7, 3)).astype(np.float32)
+    network._weights = drawn
+    network.adopt(drawn, rows, network.predict(rows))
+    cast("Any", detector)._yardstick = Yardstick(np.ones(3, np.float32), np.eye(3), np.ones((2, 3)))
+    artifact = assemble(
+        detector,
+        RobustScaler.fit([history.values]),
+        calibrate([random.exponential(size=200)], period_s=1.0),
+        signals=history.signals,
+        period_s=1.0,
+        assets=("pump-0",),
+        rows={"fit": 1},
+        from_ms=0,
+        to_ms=1,
+        seed=0,
+        figures={},
+        curves={},
+    )
+    artifact.save(folder / "artifacts")
+    rules = {"kind": "gru_forecaster", "artifact": "artifacts", "hop": 2, "gaps": {"longer_than_s": 30}}
+    return parse_plan({"detectors": {"carrier": rules}}, folder=folder)
+
+
+def test_a_carried_state_gives_the_same_however_batches_are_cut_and_starts_anew_after_a_gap(
+    carrying_plan: Plan, recordings: list[Recording]
+) -> None:
+    later = recordings[1]
+    at_ms = later.at_ms.copy()
+    at_ms[140:] += 60_000
+    recordings = [recordings[0], replace(later, at_ms=at_ms)]
+    records = records_of(recordings)
+    whole = flat(run(carrying_plan, records, []))
+    assert flat(run(carrying_plan, records, [1, 2, 17, 200, 201, 400])) == whole
+    assert flat(list(backtest(Pipeline(carrying_plan, Shelf(carrying_plan)), recordings, batch=37))) == whole
+    mine = sorted(at for _, asset, at in whole[0] if asset == "pump-2")
+    assert mine[0] == at_ms[7], "the first window is a warm-up"
+    assert not [at for at in mine if at_ms[139] < at < at_ms[147]], "and again after the gap"
+    alone = replace(later, at_ms=at_ms[140:], values=later.values[140:])
+    rows, _ = flat(run(carrying_plan, records_of([alone]), []))
+    assert rows == {key: value for key, value in whole[0].items() if key in rows}
