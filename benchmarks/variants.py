@@ -39,12 +39,35 @@ class Silent:
     def __init__(self, trained: Any) -> None:
         self.name, self.signals, self.config = trained.name, trained.signals, trained.config
         self.window = trained.window
+        self.stepper = SilentStepper(trained.signals) if getattr(trained, "stepper", None) else None
 
     def score(self, windows: Float32) -> Scored:
         """0, with expectations as the trained one gives them, so that all that follows has its work."""
         rows = (len(windows), self.signals)
         nothing = np.zeros(rows, dtype=np.float32)
         return Scored(np.zeros(len(windows)), np.zeros(rows), expected=nothing, spread=nothing)
+
+
+class SilentStepper:
+    """The same for a detector that carries its state: there is none, and a step does nothing."""
+
+    def __init__(self, signals: int) -> None:
+        self._signals = signals
+
+    def begin(self, slots: int = 0) -> SilentStepper:  # noqa: ARG002  # as it is called
+        """Itself: it has nothing to remember."""
+        return self
+
+    def grow(self, slots: int) -> None:
+        """Nothing grows."""
+
+    def reset(self, slots: Any) -> None:
+        """Nothing to forget."""
+
+    def step(self, state: Any, slots: Any, rows: Float32) -> Scored:  # noqa: ARG002  # as it is called
+        """0 for each row."""
+        nothing = np.zeros((len(rows), self._signals), dtype=np.float32)
+        return Scored(np.zeros(len(rows)), np.zeros(nothing.shape), expected=nothing, spread=nothing)
 
 
 class UnscoredShelf(Shelf):

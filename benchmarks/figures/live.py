@@ -9,7 +9,6 @@ readings and scores are counted; a missing one fails the figure.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from figures import latency
 from figures.broker import Payloads
 from figures.figure import Budget, Cost, Figure, Measured, interleave, middle, ratio
-from figures.plant import Fleet, write_artifact
+from figures.plant import Fleet, frames_are_built, write_artifact
 from figures.process import Topic, Variant
 
 FIGURES: Final = (
@@ -108,11 +107,6 @@ def measure(wanted: Collection[str], budget: Budget, folder: Path, bootstrap: st
     if any(name.startswith("latency") for name in wanted):
         results |= latency.measure(folder, artifact, bootstrap, budget)
     return {name: results[name] for name in wanted}
-
-
-def frames_are_built() -> bool:
-    """Whether the worker takes frames."""
-    return importlib.util.find_spec("stream.sources.frame") is not None
 
 
 def _compare(names: list[str], budget: Budget, folder: Path, artifact: Path, bootstrap: str) -> dict[str, Measured]:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from figures.figure import Budget, Cost, Figure, Lost, Measured, interleave, middle, ratio, timed
-from figures.plant import Fleet, as_records, plan_for, write_artifact
+from figures.plant import Fleet, as_records, can_carry, frames_are_built, plan_for, write_artifact
 from models.artifact import Artifact
 from stream.pipeline import Pipeline
 from stream.score import CHUNK
@@ -31,18 +31,37 @@ FIGURES: Final = (
     Figure("pipeline_64_per_core", "pipeline with LSTM 64, JSON readings", "readings/s"),
 )
 
+_LINES: Final[dict[str, dict[str, Any]]] = {
+    "32": {"units": 32},
+    "64": {"units": 64},
+    "windowed 64": {"units": 64, "carried": False},
+    "stateful 64": {"units": 64, "carried": True, "frames": True},
+}
+#: What a figure divides by its pipeline's cost.
+_OVER: Final = {
+    "pipeline_vs_model_windowed_64": "bare windowed",
+    "pipeline_vs_model_stateful_64": "bare stateful",
+    "pipeline_vs_river_64": "river",
+    "pipeline_vs_river_32": "river",
+    "pipeline_vs_predict": "predict",
+}
 _PARTITIONS: Final = 4
 _ASSETS: Final = 1000
 _ROWS: Final = 4  # readings of each asset in a batch
+_FRAME: Final = 100
 _RIVER: Final = 2000  # readings a round: it takes its time
 _NAIVE: Final = 12  # windows a round
 
 
 class Line:
-    """A pipeline whose windows are full, and the bare model beside it on the same windows."""
+    """A pipeline whose windows are full, and the bare model beside it on the same readings.
 
-    def __init__(self, folder: Path, units: int) -> None:
-        artifact = write_artifact(folder / f"lstm{units}", units=units)
+    carried  with its state carried, or windowed; None: as the detector has it by default
+    frames   frames of 100 instead of one reading a record
+    """
+
+    def __init__(self, folder: Path, units: int, *, carried: bool | None = None, frames: bool = False) -> None:
+        artifact = write_artifact(folder / f"lstm{units}-{carried}", units=units, carried=carried)
         plan = plan_for(folder, artifact)
         shelf = Shelf(plan)
         self.pipeline = Pipeline(plan, shelf)
@@ -52,7 +71,10 @@ class Line:
         self.fleets = [Fleet(_ASSETS // _PARTITIONS, prefix=f"p{number}") for number in range(_PARTITIONS)]
         self.stage_s: dict[str, float] = defaultdict(float)
         self.readings = 0
+        self.frames = frames
+        self.rows = _FRAME if frames else _ROWS
         self._offset = 0
+        self._states: list[Any] = []
         for partition, fleet in enumerate(self.fleets):
             self.pipeline.run(partition, fleet.readings(self.artifact.window - 1))
         self.through()  # the first call compiles
@@ -62,11 +84,14 @@ class Line:
     @property
     def batch(self) -> int:
         """Readings that one call of ``through`` or ``bare`` takes."""
-        return _ASSETS * _ROWS
+        return _ASSETS * self.rows
 
     def through(self) -> Cost:
         """Bytes to verdicts: one batch of each partition. Raises ``Lost`` unless every reading was scored."""
-        batches = [as_records(fleet.payloads(_ROWS), self._offset) for fleet in self.fleets]
+        batches = [
+            as_records(fleet.frames(_FRAME) if self.frames else fleet.payloads(_ROWS), self._offset)
+            for fleet in self.fleets
+        ]
         self._offset += len(batches[0])
         scored = 0
 
@@ -98,6 +123,19 @@ class Line:
             portions += [windows[start : start + CHUNK] for start in range(0, len(windows), CHUNK)]
         detector = self.artifact.detector
         return timed(lambda: [detector.score(portion) for portion in portions])
+
+    def bare_steps(self) -> Cost:
+        """Only ``stepper.step`` on as many readings in the same portions: all assets of a partition, row by row."""
+        stepper: Any = getattr(self.artifact, "stepper", None)
+        if not self._states:
+            self._states = [stepper.begin(len(fleet.names)) for fleet in self.fleets]
+        portions = []
+        for fleet, state in zip(self.fleets, self._states, strict=True):
+            slots = np.arange(len(fleet.names))
+            for row in range(fleet.row - self.rows, fleet.row):
+                rows = self.artifact.scaler.transform(fleet.values(slots, np.full(len(slots), row)))
+                portions.append((state, slots, rows))
+        return timed(lambda: [stepper.step(*portion) for portion in portions])
 
     def stages(self) -> str:
         """Microseconds of wall time a reading by stage."""
@@ -151,39 +189,54 @@ class Naive:
 def measure(wanted: Collection[str], budget: Budget, folder: Path) -> dict[str, Measured]:
     """Time what ``wanted`` needs. Cost is per reading on both sides of every ratio."""
     jobs: dict[str, Callable[[], Cost]] = {}
-    lines: dict[int, Line] = {}
+    lines: dict[str, Line] = {}
     results: dict[str, Measured] = {}
-    for units in (32, 64):
-        if any(f"_{units}" in name for name in wanted) or (units == 64 and "pipeline_vs_predict" in wanted):
-            line = lines[units] = Line(folder, units)
-            jobs[f"pipeline {units}"] = _each(line.through, line.batch)
-    if "pipeline_vs_model_windowed_64" in wanted:
-        jobs["bare 64"] = _each(lines[64].bare, lines[64].batch)
-    if any("river" in name for name in wanted):
+    if not (can_carry() and frames_are_built()):
+        results["pipeline_vs_model_stateful_64"] = Measured(None, "not built")
+    names = [name for name in wanted if name not in results]
+    for name in names:
+        key = _line_of(name)
+        if key not in lines:
+            line = lines[key] = Line(folder, **_LINES[key])
+            jobs[key] = _each(line.through, line.batch)
+    if "windowed 64" in lines:
+        jobs["bare windowed"] = _each(lines["windowed 64"].bare, lines["windowed 64"].batch)
+    if "stateful 64" in lines:
+        jobs["bare stateful"] = _each(lines["stateful 64"].bare_steps, lines["stateful 64"].batch)
+    if any("river" in name for name in names):
         try:
             jobs["river"] = _each(River().turn, _RIVER)
         except ImportError:
-            results |= {name: Measured(None, "river is not installed: pip install '.[bench]'") for name in wanted}
-    if "pipeline_vs_predict" in wanted:
-        jobs["predict"] = _each(Naive(lines[64].artifact).turn, _NAIVE)
+            missing = Measured(None, "river is not installed: pip install '.[bench]'")
+            results |= {name: missing for name in names if "river" in name}
+    if "pipeline_vs_predict" in names:
+        jobs["predict"] = _each(Naive(lines["64"].artifact).turn, _NAIVE)
     costs, rounds = interleave(jobs, budget)
 
-    for name in wanted:
-        units = 32 if name.endswith("32") or "_32_" in name else 64
-        over = {"model": "bare 64", "river": "river", "predict": "predict"}.get(name.split("_")[2], "")
-        if name == "pipeline_vs_model_stateful_64":
-            results[name] = Measured(None, "not built")
-        elif name.endswith("per_core"):
-            cost = middle(costs[f"pipeline {units}"])
-            note = f"wall {1 / cost.wall_s:,.0f}/s; {lines[units].stages()}; {rounds} rounds"
+    for name in names:
+        if name in results:
+            continue
+        key, over = _line_of(name), _OVER.get(name)
+        if over is None:
+            cost = middle(costs[key])
+            note = f"wall {1 / cost.wall_s:,.0f}/s; {lines[key].stages()}; {rounds} rounds"
             results[name] = Measured(1 / cost.cpu_s, note)
-        elif over in costs:
-            by = ratio(costs, over, f"pipeline {units}")
+        else:
+            by = ratio(costs, over, key)
             us = (
-                f"{middle(costs[over]).cpu_s * 1e6:,.1f} / {middle(costs[f'pipeline {units}']).cpu_s * 1e6:,.1f} us CPU"
+                f"{over} {middle(costs[over]).cpu_s * 1e6:,.2f} / pipeline {middle(costs[key]).cpu_s * 1e6:,.2f} us CPU"
             )
-            results[name] = Measured(by.cpu_s, f"wall {by.wall_s:,.3g}; {us} a reading; {rounds} rounds")
+            note = f"wall {by.wall_s:,.3g}; {us} a reading ({lines[key].stages()}); {rounds} rounds"
+            results[name] = Measured(by.cpu_s, note)
     return results
+
+
+def _line_of(name: str) -> str:
+    """The pipeline that a figure is about."""
+    return next(
+        (kind for kind in ("windowed 64", "stateful 64") if kind.replace(" ", "_") in name),
+        "32" if "_32" in name else "64",
+    )
 
 
 def _each(turn: Callable[[], Cost], count: int) -> Callable[[], Cost]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +11,7 @@ import msgspec
 import numpy as np
 
 from models.datasets import Recording
+from models.detectors.lstm_forecaster import Config
 from models.train import train
 from stream.records import Float64, Int32, Int64, Readings, Record
 from stream.settings import Plan, load_plan
@@ -102,15 +105,30 @@ def as_records(payloads: list[tuple[bytes, bytes]], offset: int, partition: int 
     ]
 
 
-def write_artifact(folder: Path, *, units: int, window: int = 32) -> Path:
-    """Train an LSTM on a little of the fleet (two epochs: what it costs to score does not depend on what it learnt)."""
+def frames_are_built() -> bool:
+    """Whether the worker takes frames."""
+    return importlib.util.find_spec("stream.sources.frame") is not None
+
+
+def can_carry() -> bool:
+    """Whether the LSTM can carry its state from reading to reading."""
+    return any(field.name == "carried" for field in fields(Config))
+
+
+def write_artifact(folder: Path, *, units: int, window: int = 32, carried: bool | None = None) -> Path:
+    """Train an LSTM on a little of the fleet (two epochs: what it costs to score does not depend on what it learnt).
+
+    ``carried``: with its state carried, or windowed; None is the detector's own default.
+    """
     fleet = Fleet(2)
     _, row, values = fleet.columns(1500)
     held = [
         Recording(name, START_MS + row[number::2] * PERIOD_MS, SIGNALS, values[number::2], None)
         for number, name in enumerate(fleet.names)
     ]
-    config = {"units": units, "window": window, "epochs": 2}
+    config: dict[str, int | bool] = {"units": units, "window": window, "epochs": 2}
+    if carried is not None and can_carry():
+        config["carried"] = carried
     train(held, detector="lstm_forecaster", signals=SIGNALS, config=config, seed=1).save(folder)
     return folder
 
