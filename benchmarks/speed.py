@@ -24,6 +24,7 @@ from rich.table import Table
 from figures import live, memory, pipeline, start
 from figures.broker import broker_at
 from figures.figure import Budget, Figure, Measured
+from figures.plant import FORM
 
 Measure = Callable[[Collection[str], Budget, Path], dict[str, Measured]]
 
@@ -33,6 +34,7 @@ _BUDGET_S: Final = 40.0  # for --only, so that it ends within a minute with all 
 def main(arguments: list[str] | None = None) -> int:
     """Run; 0 also where bars are missed: a benchmark reports. 1 where a figure could not be measured rightly."""
     options = _options(arguments)
+    FORM.carried = not options.windowed
     groups = _groups(options.bootstrap)
     figures = [figure for held, _ in groups for figure in held]
     if options.list:
@@ -74,6 +76,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one record a figure")
     parser.add_argument("--list", action="store_true", help="name the figures")
     parser.add_argument("--bootstrap", metavar="HOST:PORT", help="a Kafka broker instead of the embedded one")
+    parser.add_argument("--windowed", action="store_true", help="LSTMs that look at a window again for each reading")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
@@ -99,7 +102,7 @@ def _groups(bootstrap: str | None) -> list[tuple[tuple[Figure, ...], Measure]]:
 
 
 def _table(figures: list[Figure], results: dict[str, Measured]) -> Table:
-    table = Table(title=f"Speed on {machine()}", title_justify="left")
+    table = Table(title=f"Speed, LSTM with {FORM}, on {machine()}", title_justify="left")
     for name, justify in (("figure", "left"), ("value", "right"), ("bar", "right"), ("aim", "right"), ("met", "left")):
         table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name != "figure")
     table.add_column("how it came about")

@@ -56,7 +56,7 @@ _NAIVE: Final = 12  # windows a round
 class Line:
     """A pipeline whose windows are full, and the bare model beside it on the same readings.
 
-    carried  with its state carried, or windowed; None: as the detector has it by default
+    carried  with its state carried, or windowed; None: whichever the run is about
     frames   frames of 100 instead of one reading a record
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -105,6 +105,19 @@ def as_records(payloads: list[tuple[bytes, bytes]], offset: int, partition: int 
     ]
 
 
+@dataclass(slots=True)
+class Form:
+    """Which form of the LSTM a run is about: with its state carried from reading to reading, or windowed."""
+
+    carried: bool = True
+
+    def __str__(self) -> str:
+        return "its state carried" if self.carried and can_carry() else "windows"
+
+
+FORM: Final = Form()
+
+
 def frames_are_built() -> bool:
     """Whether the worker takes frames."""
     return importlib.util.find_spec("stream.sources.frame") is not None
@@ -118,7 +131,7 @@ def can_carry() -> bool:
 def write_artifact(folder: Path, *, units: int, window: int = 32, carried: bool | None = None) -> Path:
     """Train an LSTM on a little of the fleet (two epochs: what it costs to score does not depend on what it learnt).
 
-    ``carried``: with its state carried, or windowed; None is the detector's own default.
+    ``carried``: with its state carried, or windowed; None is whichever the run is about.
     """
     fleet = Fleet(2)
     _, row, values = fleet.columns(1500)
@@ -127,8 +140,8 @@ def write_artifact(folder: Path, *, units: int, window: int = 32, carried: bool 
         for number, name in enumerate(fleet.names)
     ]
     config: dict[str, int | bool] = {"units": units, "window": window, "epochs": 2}
-    if carried is not None and can_carry():
-        config["carried"] = carried
+    if can_carry():
+        config["carried"] = FORM.carried if carried is None else carried
     train(held, detector="lstm_forecaster", signals=SIGNALS, config=config, seed=1).save(folder)
     return folder
 
