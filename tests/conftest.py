@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import models  # noqa: F401  # caps the threads of BLAS, which reads that when numpy is first imported
+
+# isort: split
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

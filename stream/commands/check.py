@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from models import registry
 from stream.decode import Decoder
 from stream.errors import StreamError
 from stream.pipeline import longest_gap_ms, rules_of
@@ -63,7 +62,7 @@ def _failed(console: Console, error: StreamError) -> int:
 
 def _table(plan: Plan, shelf: Shelf) -> Table:
     """What would run: one line a model."""
-    table = Table("detector", "kind", "watches", "signals", "window", "threshold", "gap", "TensorFlow", "version")
+    table = Table("detector", "kind", "watches", "signals", "window", "threshold", "gap", "version")
     for name, artifact in shelf.serving():
         settings = plan.detectors[name]
         gap_ms = longest_gap_ms(settings, artifact)
@@ -75,7 +74,6 @@ def _table(plan: Plan, shelf: Shelf) -> Table:
             f"{artifact.window} rows of {artifact.period_s:g} s",
             f"{rules_of(settings, artifact).threshold:.4g}",
             "keep" if gap_ms is None else f"reset after {gap_ms / 1000:g} s",
-            "yes" if registry.needs_tensorflow(settings.kind) else "no",
             artifact.version,
         )
     return table
