@@ -10,7 +10,7 @@ import models.detectors  # noqa: F401  # sets Keras's environment before its fir
 import keras
 
 
-class Autoregression(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no types
+class Autoregression(keras.layers.Layer):
     """Each signal's next value as a weighted sum of its last ``lags`` own values: (batch, time, signal), causal."""
 
     def __init__(self, lags: int, **kwargs: Any) -> None:
