@@ -68,16 +68,16 @@ class Contestant:
 
 _WINDOW: Final = 32
 _CONTESTANTS: Final[dict[str, Callable[[], Contestant]]] = {
-    "worker": lambda: Contestant("worker", 20, warm=_WINDOW, scored=True),
-    "unscored": lambda: Contestant("unscored", 20, warm=_WINDOW, scored=True),
+    "worker": lambda: Contestant("worker", 40, warm=_WINDOW, scored=True),
+    "unscored": lambda: Contestant("unscored", 40, warm=_WINDOW, scored=True),
     "agent": lambda: Contestant("agent", 40, warm=10),
     "faust": lambda: Contestant("faust", 10, warm=2),
     "getmany": lambda: Contestant("getmany", 40, warm=10),
     "frames": lambda: Contestant("worker", _FRAME, warm=_FRAME, frames=True, scored=True),
     "frames unscored": lambda: Contestant("unscored", _FRAME, warm=_FRAME, frames=True, scored=True),
     "ticking": lambda: Contestant("worker", 40, warm=_WINDOW, scored=True, ticker=True),
-    "one": lambda: Contestant("worker", 20, warm=_WINDOW, scored=True, cores=(0,)),
-    "two": lambda: Contestant("worker", 20, warm=_WINDOW, scored=True, cores=(0, 1)),
+    "one": lambda: Contestant("worker", 100, warm=_WINDOW, scored=True, cores=(0,)),
+    "two": lambda: Contestant("worker", 100, warm=_WINDOW, scored=True, cores=(0, 1)),
 }
 #: What each figure compares: the figure is (cost of the second) / (cost of the first).
 _NEEDS: Final = {
