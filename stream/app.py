@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +26,10 @@ _log = logging.getLogger(__name__)
 _BATCHES_WAITING = 4
 
 
+#: What closing sinks and connections may take after the grace.
+_CLOSE_S = 10.0
+
+
 class App(faust.App):
     """Faust's application, which starts and stops the publisher and the web server around the consumer."""
 
@@ -32,6 +37,7 @@ class App(faust.App):
     web_server: WebServer
     health: Health
     grace_s: float
+    overdue: Callable[[], None] | None = None
 
     async def on_start(self) -> None:
         """Sinks first: the first batch must find them open."""
@@ -42,9 +48,14 @@ class App(faust.App):
     async def on_stop(self) -> None:
         """The consumer first: it waits for the batch in hand, which still needs the sinks, and commits.
 
-        After ``grace_s`` it is left as it is: what was not committed will be read again.
+        After ``grace_s`` it is left as it is: what was not committed will be read again. ``overdue`` is called when the
+        process is still there ten seconds later.
         """
         self.health.stopping = True
+        if self.overdue is not None:
+            timer = threading.Timer(self.grace_s + _CLOSE_S, self.overdue)
+            timer.daemon = True
+            timer.start()
         try:
             await asyncio.wait_for(super().on_stop(), self.grace_s)
         except TimeoutError:

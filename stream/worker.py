@@ -6,6 +6,8 @@ asked for, so that importing this module does nothing.
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,19 @@ def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) ->
     """Run until SIGTERM or SIGINT; the exit status. Raises ``ConfigError``, ``BrokerError`` before anything starts."""
     settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
     app = build(load_plan(settings.plan), from_environment(KafkaSettings), settings, from_environment(InfluxSettings))
+    app.overdue = _end_now
     worker = app.Worker(loglevel=settings.log_level, quiet=False, redirect_stdouts=False, console_port=0, debug=False)
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def _end_now() -> None:
+    """The last resort of a stop that hangs: a status that lets the orchestrator start the worker again."""
+    logging.getLogger(__name__).critical("the worker did not end by itself: ending the process")
+    os._exit(os.EX_SOFTWARE)
 
 
 def __getattr__(name: str) -> Any:

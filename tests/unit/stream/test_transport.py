@@ -1,5 +1,6 @@
 """The batching consumer's bookkeeping, without a broker: what may be committed, and what never."""
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.records import Record
-from stream.transport import Batch, Consumer
+from stream.transport import Batch, Consumer, _Thread
 
 TOPIC = TP("readings", 0)
 
@@ -108,3 +109,15 @@ def test_a_batch_is_compared_by_identity() -> None:
     assert Batch(TOPIC, [], 0) != Batch(TOPIC, [], 0)
     with pytest.raises(AttributeError):
         Batch(TOPIC, [], 0).unknown = 1  # type: ignore[attr-defined]
+
+
+async def test_a_cancelled_fetch_does_not_end_the_thread_before_it_reports_its_end() -> None:
+    # aiokafka 0.14 raises its fetch's own cancellation from stop() when the broker is gone.
+    class Gone:
+        async def stop(self) -> None:
+            raise asyncio.CancelledError
+
+    thread = _Thread.__new__(_Thread)
+    thread._consumer = Gone()
+    thread._method_queue = None
+    await thread.on_thread_stop()
