@@ -126,12 +126,34 @@ class DetectorSettings(_Strict):
         return any(fnmatchcase(asset, pattern) for pattern in self.assets)
 
 
+class ThinningSettings(_Strict):
+    """Which scores are kept on the scores topic and in InfluxDB; alerts and metrics see all in any case.
+
+    every_s   0 keeps all; else one row of each asset and detector in so many seconds of event time, and all that is at
+              or over the threshold, belongs to an open alert, or has another verdict than the row before
+    change    between these, also each row whose score differs from that last written by more than this share of the
+              threshold
+    """
+
+    every_s: Seconds = 0.0
+    change: Annotated[float, Field(gt=0, le=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if 0 < self.every_s < 0.001:
+            raise ValueError("every_s: at least 0.001, or 0 to keep all")
+        if self.change is not None and not self.every_s:
+            raise ValueError("change needs every_s: how long there may be no row at all")
+        return self
+
+
 class Plan(_Strict):
     """The plan: ``headrace.toml``."""
 
     site: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
     topics: TopicSettings = TopicSettings()
     input: InputSettings = InputSettings()
+    thinning: ThinningSettings = ThinningSettings()
     detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]
     #: The folder of the plan's file: relative artifacts are found from here.
     folder: Path = Field(default=Path(), exclude=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,39 @@ from stream.app import App, create_app
 from stream.cli import installed_version
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
+from stream.records import Output, RawRecord
 from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan
 from stream.shelf import Shelf
 from stream.sinks.base import Sink
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
+from stream.sinks.thin import Thinner
 from stream.topics import ensure_topics
 from stream.web import Health
+
+
+class ThinningPipeline(Pipeline):
+    """The pipeline, with what is to be kept of the scores chosen in its thread, by a state that each partition has."""
+
+    def __init__(self, plan: Plan, shelf: Shelf) -> None:
+        super().__init__(plan, shelf)
+        self._settings = plan.thinning
+        self._thinners: dict[int, Thinner] = {}
+
+    def process(self, partition: int, records: Sequence[RawRecord]) -> Output:
+        """One partition's batch of records, in the order of their offsets."""
+        output = super().process(partition, records)
+        thinner = self._thinners.get(partition)
+        if thinner is None:
+            thinner = self._thinners[partition] = Thinner(self._settings)
+        return thinner.apply(output)
+
+    def keep_only(self, partitions: set[int]) -> None:
+        """Drop the state of partitions that have gone to another worker."""
+        super().keep_only(partitions)
+        for partition in self._thinners.keys() - partitions:
+            del self._thinners[partition]
 
 
 def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: InfluxSettings) -> App:
@@ -40,7 +66,7 @@ def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: Infl
     ensure_topics(kafka, plan.topics)
     return create_app(
         plan,
-        Pipeline(plan, shelf),
+        ThinningPipeline(plan, shelf) if plan.thinning.every_s else Pipeline(plan, shelf),
         Publisher(sinks, metrics=metrics),
         kafka=kafka,
         worker=worker,

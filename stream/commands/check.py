@@ -51,7 +51,18 @@ def run_check(plan_path: Path, *, connect: bool = True) -> int:
     influx = next((held for held in settings if isinstance(held, InfluxSettings)), None)
     if influx:
         console.print(f"[green]✓[/] InfluxDB {influx.url or 'is off (HEADRACE_INFLUX_URL is empty)'}")
+    if plan and (plan.topics.scores or (influx and influx.url)):
+        console.print(f"[green]✓[/] scores kept: {_kept(plan)}")
     return 2 if failures else 0
+
+
+def _kept(plan: Plan) -> str:
+    """Which scores reach the scores topic and InfluxDB, in words."""
+    thinning = plan.thinning
+    if not thinning.every_s:
+        return "all (thinning.every_s is 0)"
+    change = "" if thinning.change is None else f", each change of {thinning.change:g} of the threshold"
+    return f"one in {thinning.every_s:g} s of each asset and detector{change}, and all around alerts"
 
 
 def _failed(console: Console, error: StreamError) -> int:

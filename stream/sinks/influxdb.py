@@ -37,6 +37,7 @@ from stream.records import Alert, Output, Scores
 from stream.sinks.influxclient import InfluxClient, InfluxSettings
 from stream.sinks.lineprotocol import alert_line, score_lines
 from stream.sinks.rows import slices
+from stream.sinks.thin import history
 
 __all__ = ["InfluxSettings", "InfluxSink"]
 
@@ -98,7 +99,7 @@ class InfluxSink:
         """Hold the scores and alerts. Waits only when the bound is reached and ``when_full`` is ``wait``."""
         if not self._settings.url:
             return
-        for scores in output.scores:
+        for scores in history(output):
             for part in slices(scores, self._settings.batch_lines):
                 await self._hold(part)
         for start in range(0, len(output.alerts), self._settings.batch_lines):

@@ -18,6 +18,7 @@ from stream.errors import SinkRefused, SinkUnavailable
 from stream.records import DeadLetter, Output, Record
 from stream.settings import KafkaSettings, TopicSettings
 from stream.sinks.messages import Message, all_messages, score_rows, smaller
+from stream.sinks.thin import history
 
 __all__ = ["KafkaSink", "score_rows"]
 
@@ -103,7 +104,7 @@ class KafkaSink:
         Raises ``SinkUnavailable`` when the cluster is away or an operator must mend it (rights, a topic's name), and
         ``SinkRefused`` with the dead letters of the records that the cluster will never take; the others are written.
         """
-        if self._topics.scores and output.scores:  # a JSON for every row: not on the event loop
+        if self._topics.scores and history(output):  # a JSON for every row: not on the event loop
             messages = await asyncio.to_thread(all_messages, output, self._topics, self._site)
         else:
             messages = all_messages(output, self._topics, self._site)

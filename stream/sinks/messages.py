@@ -19,6 +19,7 @@ import numpy as np
 from stream.records import Alert, Output, RawRecord, Scores, to_json
 from stream.settings import TopicSettings
 from stream.sinks.rows import derive
+from stream.sinks.thin import history
 
 _CUTS: Final = (1_000_000, 900_000, 500_000, 100_000, 10_000, 500, 0)
 _OURS: Final = "headrace."
@@ -46,7 +47,7 @@ def _messages(output: Output, topics: TopicSettings, site: str) -> Iterator[Mess
     for alert in output.alerts:
         yield Message(topics.alerts, alert.id.encode(), to_json(alert), _cloud_event(alert, site))
     if topics.scores:
-        for scores in output.scores:
+        for scores in history(output):
             for key, value in score_rows(scores, site):
                 yield Message(topics.scores, key, value, (("content-type", b"application/json"),))
     for letter in output.dead:

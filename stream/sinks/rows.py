@@ -9,7 +9,7 @@ import numpy as np
 
 from models.base import KINDS
 from stream.decide import BAND_SIGMAS
-from stream.records import Bool, Float64, Scores
+from stream.records import Bool, Float64, Int64, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,24 @@ def derive(scores: Scores) -> Rows:
     return Rows(valid, reason, verdict, scores.expected - width, scores.expected + width)
 
 
+def take(scores: Scores, rows: Int64 | slice) -> Scores:
+    """Some rows of ``scores``; a slice's are views."""
+    return replace(
+        scores,
+        asset=scores.asset[rows],
+        at_ms=scores.at_ms[rows],
+        score=scores.score[rows],
+        threshold=scores.threshold[rows],
+        anomalous=scores.anomalous[rows],
+        values=scores.values[rows],
+        contributions=scores.contributions[rows],
+        expected=None if scores.expected is None else scores.expected[rows],
+        spread=None if scores.spread is None else scores.spread[rows],
+        verdict=scores.verdict[rows],
+    )
+
+
 def slices(scores: Scores, at_most: int) -> Iterator[Scores]:
     """``scores`` in pieces of at most so many rows; the arrays are views, nothing is copied."""
     for start in range(0, len(scores), at_most):
-        part = slice(start, start + at_most)
-        yield replace(
-            scores,
-            asset=scores.asset[part],
-            at_ms=scores.at_ms[part],
-            score=scores.score[part],
-            threshold=scores.threshold[part],
-            anomalous=scores.anomalous[part],
-            values=scores.values[part],
-            contributions=scores.contributions[part],
-            expected=None if scores.expected is None else scores.expected[part],
-            spread=None if scores.spread is None else scores.spread[part],
-            verdict=scores.verdict[part],
-        )
+        yield take(scores, slice(start, start + at_most))

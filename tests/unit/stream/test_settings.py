@@ -33,6 +33,21 @@ def test_a_wrong_key_stops_the_start_and_is_named(change: dict[str, object], nam
         parse_plan({"detectors": {"pumps": {**GOOD, **change}}})
 
 
+@pytest.mark.parametrize(
+    ("thinning", "named"),
+    [
+        ({"every_s": -1}, r"thinning\.every_s: .*greater than or equal to 0"),
+        ({"every_s": 0.0001}, r"thinning: every_s: at least 0\.001"),
+        ({"change": 0.1}, r"thinning: change needs every_s"),
+        ({"every_s": 10, "change": 0}, r"thinning\.change"),
+        ({"every": 10}, r"thinning\.every: unknown key"),
+    ],
+)
+def test_thinning_names_its_keys(thinning: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse_plan({"detectors": {"pumps": GOOD}, "thinning": thinning})
+
+
 def test_all_findings_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         parse_plan({"sight": "x", "detectors": {"pumps": {**GOOD, "hop": -1}}})

@@ -1,0 +1,152 @@
+"""Which scores are written where scores are kept: all of them, or one in so many seconds and what is new.
+
+Alerts and metrics always see every score; what is thinned is the history: the scores topic and InfluxDB. Never left out
+is a row at or over its threshold, a row of an open alert, and the first row after either; nor one whose verdict is not
+that of the row before, or that has a score where the row before had none, or the other way round.
+
+Beyond those, ``every_s`` writes the first row in each slot of so many seconds of event time. Slots begin at the same
+times in every run, so that a replay writes the same points again and not others beside them; which times these are
+differs by asset, so that not all of a plant is written in the same second. ``change`` writes, between these, each row
+whose score differs by more than that share of the threshold from the score last written.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from stream.records import Bool, Float64, Int64, Output, Scores
+from stream.settings import ThinningSettings
+from stream.sinks.rows import take
+
+_NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Thinned(Output):
+    """An output with ``kept``: those rows of ``scores`` that are to be kept as history."""
+
+    kept: tuple[Scores, ...] = ()
+
+
+def history(output: Output) -> tuple[Scores, ...]:
+    """The scores of ``output`` that are to be kept: all, unless they were thinned."""
+    return output.kept if isinstance(output, Thinned) else output.scores
+
+
+@dataclass(slots=True)
+class _Last:
+    """What was last seen and written of one detector's assets, by the asset's index.
+
+    phase   (asset,) int64, milliseconds that the asset's slots are shifted by
+    slot    (asset,) int64, slot of its newest row
+    status  (asset,) int64, ``_status`` of its newest row; -1 before the first
+    score   (asset,) float64, the score last written
+    """
+
+    index: dict[str, int] = field(default_factory=dict)
+    phase: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    slot: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    status: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    score: Float64 = field(default_factory=lambda: np.zeros(0))
+
+    def codes(self, names: tuple[str, ...], every_ms: int) -> Int64:
+        """The index of each name; new ones are admitted."""
+        known = len(self.index)
+        codes = np.fromiter((self.index.setdefault(name, len(self.index)) for name in names), np.int64, len(names))
+        new = list(self.index)[known:]
+        if new:
+            shifts = [zlib.crc32(name.encode("utf-8", "replace")) % every_ms for name in new]
+            self.phase = np.concatenate([self.phase, np.array(shifts, dtype=np.int64)])
+            self.slot = np.concatenate([self.slot, np.full(len(new), _NEVER)])
+            self.status = np.concatenate([self.status, np.full(len(new), -1)])
+            self.score = np.concatenate([self.score, np.full(len(new), np.nan)])
+        return codes
+
+
+class Thinner:
+    """Thins the scores of one partition. It remembers four numbers for each asset and detector."""
+
+    def __init__(self, settings: ThinningSettings) -> None:
+        self._every_ms = max(round(settings.every_s * 1000), 1)
+        self._change = settings.change
+        self._last: dict[str, _Last] = {}
+
+    def apply(self, output: Output) -> Thinned:
+        """``output`` with what is to be kept of its scores, whose rows are in the order of time for each asset."""
+        kept = tuple(held for held in map(self.thin, output.scores) if len(held))
+        given: dict[str, Any] = {each.name: getattr(output, each.name) for each in fields(Output)}
+        return Thinned(**given, kept=kept)
+
+    def thin(self, scores: Scores) -> Scores:
+        """The rows of ``scores`` that are to be kept."""
+        if not len(scores):
+            return scores
+        last = self._last.setdefault(scores.detector, _Last())
+        codes = last.codes(scores.names, self._every_ms)
+        order = np.argsort(scores.asset, kind="stable")
+        code, score, threshold = codes[scores.asset[order]], scores.score[order], scores.threshold[order]
+        first = np.concatenate([[True], code[1:] != code[:-1]])  # of an asset's rows
+
+        slot = (scores.at_ms[order] + last.phase[code]) // self._every_ms
+        alarming = scores.anomalous[order] | (score >= threshold)
+        status = _status(scores, order, alarming)
+        keep = (
+            alarming
+            | (slot != _before(slot, first, last.slot[code]))
+            | (status != _before(status, first, last.status[code]))
+        )
+        reference = last.score[code]
+        if self._change is not None:
+            _keep_changes(keep, first, score, reference, self._change * threshold)
+
+        ends = np.flatnonzero(np.concatenate([first[1:], [True]]))
+        last.slot[code[ends]] = slot[ends]
+        last.status[code[ends]] = status[ends]
+        written = np.flatnonzero(keep)
+        last.score[code[written]] = score[written]  # an asset's last one stays
+        return take(scores, np.sort(order[written]))
+
+
+def _status(scores: Scores, order: Int64, alarming: Bool) -> Int64:
+    """(row,): one number for all that a change of is always written."""
+    verdict = scores.verdict[order].astype(np.int64)
+    status: Int64 = verdict * 8 + alarming * 4 + scores.anomalous[order] * 2 + np.isfinite(scores.score[order])
+    return status
+
+
+def _before(column: Int64, first: Bool, remembered: Int64) -> Int64:
+    """(row,): ``column`` of the row before; that which is ``remembered`` for an asset's first row."""
+    before = np.concatenate([column[:1], column[:-1]])
+    before[first] = remembered[first]
+    return before
+
+
+def _keep_changes(keep: Bool, first: Bool, score: Float64, remembered: Float64, tolerance: Float64) -> None:
+    """Set ``keep`` where a score differs by more than ``tolerance`` from the last one that was kept.
+
+    Rows between two kept ones are looked at together; only where one of them differs, those after it one by one.
+    """
+    bounds = np.flatnonzero(keep | first)
+    stretch = np.cumsum(keep | first) - 1
+    reference = np.where(keep, score, remembered)[bounds][stretch]
+    with np.errstate(invalid="ignore"):  # infinity less infinity: such rows are kept already
+        differs = np.flatnonzero(np.abs(score - reference) > tolerance)
+    differs = differs[~keep[differs]]
+    if not len(differs):
+        return
+    found, at = np.unique(stretch[differs], return_index=True)
+    ends = np.append(bounds, len(score))[found + 1]
+    scores, limits = score.tolist(), tolerance.tolist()
+    rows = []
+    for begin, end in zip(differs[at].tolist(), ends.tolist(), strict=True):
+        rows.append(begin)
+        held = scores[begin]
+        for row in range(begin + 1, end):
+            if abs(scores[row] - held) > limits[row]:
+                rows.append(row)
+                held = scores[row]
+    keep[rows] = True
