@@ -11,9 +11,9 @@ from typing import cast
 
 from stream import sources
 from stream.errors import ConfigError, DecodeError
-from stream.records import DeadLetter, RawRecord, Readings
+from stream.records import DeadLetter, RawRecord, Readings, payloads
 from stream.settings import InputSettings
-from stream.sources.base import Rows, Source
+from stream.sources.base import BatchSource, Rows, Source
 
 _log = logging.getLogger(__name__)
 
@@ -33,23 +33,39 @@ class Decoder:
         """Readings in the order of the records, the records that gave none, and how many values no detector watches."""
         rows = Rows(self.signals, self._earliest_ms, self._latest_ms, self._max_readings)
         dead: list[DeadLetter] = []
-        parse = self._source.parse
-        for index, record in enumerate(records):
-            rows.record = index
-            value = record.value
+        values = payloads(records)
+        for index in self._parse_many(values, rows):
+            rows.record, value = index, values[index]
             try:
                 if not value:
                     raise DecodeError("empty", "the record has no value" if value is None else "the value is empty")
                 if len(value) > self._max_bytes:
                     raise DecodeError("too_large", f"{len(value)} bytes, input.max_record_bytes is {self._max_bytes}")
-                parse(value, rows)
+                self._source.parse(value, rows)
             except DecodeError as error:
-                dead.append(DeadLetter(record, "decode", error.reason, error.detail))
+                dead.append(DeadLetter(records[index], "decode", error.reason, error.detail))
             except Exception as error:  # a fault of the parser on one record must not cost the others of the batch
-                _log.exception("the decoder failed at offset %d", record.offset)
-                dead.append(DeadLetter(record, "decode", "decoder_failed", f"{type(error).__name__}: {error}"))
+                _log.exception("the decoder failed at offset %d", records[index].offset)
+                dead.append(DeadLetter(records[index], "decode", "decoder_failed", f"{type(error).__name__}: {error}"))
         readings = rows.readings()
         return readings, dead, rows.unknown_signals
+
+    def _parse_many(self, values: Sequence[bytes | None], rows: Rows) -> Sequence[int]:
+        """Let the source take what it can together; the places of the records that must be taken one by one."""
+        everything = range(len(values))
+        if not isinstance(self._source, BatchSource):
+            return everything
+        fits: Sequence[bytes]
+        if None in values or max(map(len, values), default=0) > self._max_bytes:  # type: ignore[arg-type]
+            fits = [value if value and len(value) <= self._max_bytes else b"" for value in values]
+        else:
+            fits = cast("Sequence[bytes]", values)
+        try:
+            return self._source.parse_many(fits, rows)
+        except Exception:  # a fault of ours must not cost what the other way can read
+            _log.exception("reading %d records together failed: reading them one by one", len(values))
+            rows.clear()
+            return everything
 
 
 def formats() -> list[str]:

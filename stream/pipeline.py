@@ -141,7 +141,7 @@ class Pipeline:
                 "unknown_signals": unknown,
             },
             stage_s={"decode": decode_s, **output.stage_s},
-            produced_ms=max((record.timestamp for record in records), default=0),
+            produced_ms=records[-1].timestamp if records else 0,
         )
 
     def run(self, partition: int, readings: Readings, records: Sequence[RawRecord] = ()) -> Output:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, overload
 
 import msgspec
 import numpy as np
@@ -60,6 +60,36 @@ class Record:
     key: bytes | None = None
     timestamp: int = 0
     headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched(Sequence[Record]):
+    """One partition's records as the client parsed them; a ``Record`` is made of one only when it is asked for.
+
+    raw   (record,) objects with ``offset``, ``timestamp``, ``key``, ``value`` and ``headers``
+    """
+
+    topic: str
+    partition: int
+    raw: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> Fetched: ...
+    def __getitem__(self, place: int | slice) -> Record | Fetched:
+        if isinstance(place, slice):
+            return Fetched(self.topic, self.partition, self.raw[place])
+        raw = self.raw[place]
+        return Record(self.topic, self.partition, raw.offset, raw.value, raw.key, raw.timestamp, tuple(raw.headers))
+
+
+def payloads(records: Sequence[RawRecord]) -> list[bytes | None]:
+    """The values of records, without making objects of them."""
+    return [record.value for record in (records.raw if isinstance(records, Fetched) else records)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,23 @@ means, and how rows become columns, is settled here once for all formats.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Final, Protocol
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from itertools import compress
+from typing import Annotated, Final, Literal, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 
 from stream.errors import DecodeError
-from stream.records import Float64, Int64, Readings
+from stream.records import Bool, Float64, Int32, Int64, Readings
 
 #: A value of a signal in a row: None where it is missing.
 Values = Mapping[str, float | None]
 
 MAX_NAME: Final = 200
+Asset = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+Quality = Literal["good", "uncertain", "bad"]
 #: Milliseconds in one unit of a time that is a number.
 UNITS: Final = {"s": 1000, "ms": 1}
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,8 +37,21 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A source that can also take many records at once, which is quicker."""
+
+    def parse_many(self, values: Sequence[bytes], rows: Rows) -> Sequence[int]:
+        """Add what is plain to see in ``values``, one for each record of a batch; the places of what it left.
+
+        ``parse`` then takes what was left, or says what is wrong with it. What is added here must be what ``parse``
+        would have added.
+        """
+        ...
+
+
 class Rows:
-    """Rows of readings on their way to columns, in the order in which they are added.
+    """Rows of readings on their way to columns, in the order of their records.
 
     signals              the columns: what any detector of the plan watches
     earliest, latest     bounds of the time of observation, epoch milliseconds
@@ -56,13 +74,19 @@ class Rows:
         self._layouts: dict[tuple[str, ...], tuple[list[int], list[float | None]]] = {}
         # An asset keeps its layout as a rule: comparing costs half of looking it up.
         self._held: dict[str, tuple[int, tuple[str, ...], list[int], list[float | None]]] = {}
-        # What came as blocks: (first row, asset, record, times, layout, matrix).
-        self._blocks: list[tuple[int, int, int, Int64, tuple[str, ...], Float64]] = []
+        # What came as blocks: (first row, assets, records, times, layout, matrix).
+        self._blocks: list[tuple[int, int | Int32, int | Int32, Int64, tuple[str, ...], Float64]] = []
         self._in_blocks = 0
         self.record = 0
 
     def __len__(self) -> int:
         return len(self._times) + self._in_blocks
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        for held in (self._assets, self._times, self._records, self._layouts, self._held, self._blocks, self._codes):
+            held.clear()
+        self._in_blocks = 0
 
     def add(self, asset: str, at_ms: int, values: Values, bad: Collection[str] = ()) -> None:
         """One reading of ``asset`` at ``at_ms``; the signals in ``bad`` count as missing. Raises ``DecodeError``."""
@@ -100,13 +124,43 @@ class Rows:
             raise DecodeError("too_many_readings", detail)
         if not count:
             return
-        for at in (int(at_ms.min()), int(at_ms.max())):
-            if not self._earliest_ms <= at <= self._latest_ms:
-                raise _absurd(at)
+        self._check_times(at_ms)
         layout = tuple(layout)
         self._check(layout)
         self._blocks.append((len(self), self._code(asset), self.record, at_ms, layout, matrix))
         self._in_blocks += count
+
+    def add_many(
+        self, records: Int32, assets: Sequence[str], at_ms: Int64, layout: tuple[str, ...], matrix: Float64
+    ) -> Bool:
+        """One reading of each of many records, as far as they are beyond doubt; (row,) which of them were added.
+
+        records         (row,) int32, ascending: the record in the batch that each came in
+        assets, at_ms   (row,) names and int64, epoch milliseconds
+        layout, matrix  as for ``add_block``; NaN also where a record does not have the signal
+        """
+        plain: Bool = (at_ms >= self._earliest_ms) & (at_ms <= self._latest_ms)
+        # without any value that is watched there may be something wrong with a reading
+        watched = [place for place, signal in enumerate(layout) if signal in self._column]
+        plain &= ~np.isnan(matrix[:, watched]).all(axis=1)
+        named = assets if plain.all() else list(compress(assets, plain.tolist()))
+        for asset in dict.fromkeys(named):
+            with suppress(DecodeError):
+                self._code(asset)
+        known = self._codes
+        codes = np.array([known.get(asset, -1) for asset in assets], dtype=np.int32)
+        plain &= codes >= 0
+        if plain.all():
+            self._blocks.append((len(self), codes, records, at_ms, layout, matrix))
+        else:
+            self._blocks.append((len(self), codes[plain], records[plain], at_ms[plain], layout, matrix[plain]))
+        self._in_blocks += int(np.count_nonzero(plain))
+        return plain
+
+    def _check_times(self, at_ms: Int64) -> None:
+        for at in (int(at_ms.min()), int(at_ms.max())):
+            if not self._earliest_ms <= at <= self._latest_ms:
+                raise _absurd(at)
 
     def _check(self, layout: tuple[str, ...]) -> None:
         if self._column.keys().isdisjoint(layout):
@@ -122,6 +176,12 @@ class Rows:
 
     def readings(self) -> Readings:
         """All rows as columns; what is missing or not finite is NaN."""
+        if len(self._blocks) == 1 and not self._times:
+            _, code, of, at_ms, layout, matrix = self._blocks[0]
+            if layout == self.signals:  # as it came
+                matrix[~np.isfinite(matrix)] = np.nan
+                codes = np.full(len(at_ms), code, dtype=np.int32)
+                return Readings(tuple(self._codes), codes, at_ms, layout, matrix, np.full(len(at_ms), of, np.int32))
         asset, record = np.empty(len(self), dtype=np.int32), np.empty(len(self), dtype=np.int32)
         at_ms = np.empty(len(self), dtype=np.int64)
         values = np.full((len(self), len(self.signals)), np.nan)
@@ -139,6 +199,9 @@ class Rows:
             self._fill(wide, layout, block)
             values[row_of[singles]] = wide
         values[~np.isfinite(values)] = np.nan
+        if (np.diff(record) < 0).any():  # some were taken together, and others of the batch one by one after them
+            order = np.argsort(record, kind="stable")
+            asset, at_ms, values, record = asset[order], at_ms[order], values[order], record[order]
         return Readings(
             names=tuple(self._codes),
             asset=asset,
@@ -149,17 +212,79 @@ class Rows:
         )
 
     def _fill(self, wide: Float64, layout: tuple[str, ...], block: Float64) -> None:
-        """Put each signal of ``block`` into its column of ``wide``, and count those that have none."""
+        """Put each signal of ``block`` into its column of ``wide``, and count the values that have none."""
         for index, signal in enumerate(layout):
             column = self._column.get(signal)
             if column is None:
-                self.unknown_signals += len(block)
+                self.unknown_signals += int(np.count_nonzero(~np.isnan(block[:, index])))
             else:
                 wide[:, column] = block[:, index]
 
 
 def _absurd(at_ms: int) -> DecodeError:
     return DecodeError("absurd_time", f"ts is {at_ms} ms since 1970, outside of what the plan's input allows")
+
+
+def times(ts: Sequence[str | float], unit_ms: int) -> Int64 | None:
+    """Many times at once, (row,) int64 epoch milliseconds; each as ``milliseconds`` would read it.
+
+    None if they are not all numbers of everyday size, or all texts of one form, ``2026-11-23T08:00:00Z`` with or
+    without milliseconds: then they must be read one by one.
+    """
+    kinds = set(map(type, ts))
+    if kinds == {str}:
+        return _texts("".join(ts), len(ts))  # type: ignore[arg-type]  # they are all texts
+    if not kinds <= {int, float}:
+        return None
+    try:
+        with np.errstate(over="ignore"):
+            microseconds = np.array(ts, dtype=np.float64) * (unit_ms * 1000)
+    except OverflowError:
+        return None
+    if not np.abs(microseconds).max() < _EXACT:
+        return None
+    if kinds == {int}:
+        return np.array(ts, dtype=np.int64) * unit_ms
+    return np.asarray(np.rint(microseconds).astype(np.int64) // 1000)
+
+
+#: Up to here whole numbers are exact in float64.
+_EXACT: Final = float(1 << 53)
+_FORMS: Final = {20: b"0000-00-00T00:00:00Z", 24: b"0000-00-00T00:00:00.000Z"}
+#: Milliseconds that a digit of hhmmssfff is worth, and the largest that it may be.
+_WORTH: Final = np.array([36_000_000, 3_600_000, 600_000, 60_000, 10_000, 1000, 100, 10, 1], dtype=np.int64)
+_LARGEST: Final = np.array([2, 9, 5, 9, 5, 9, 9, 9, 9], dtype=np.uint8)
+
+
+def _texts(text: str, count: int) -> Int64 | None:
+    """Times of one form, end to end. Their dates are mostly one and the same, so each that occurs is read once."""
+    width = len(text) // count
+    form = _FORMS.get(width)
+    if form is None or len(text) != width * count or not text.isascii():
+        return None
+    letters = np.frombuffer(text.encode(), np.uint8).reshape(count, width)
+    clock, marks = letters[:, 10:], np.frombuffer(form, np.uint8)[10:]
+    digit = marks == ord("0")
+    digits = clock[:, digit] - np.uint8(ord("0"))
+    most = digits.max(axis=0)
+    if (most > _LARGEST[: len(most)]).any() or (clock[:, ~digit] != marks[~digit]).any():
+        return None
+    if most[0] == 2 and (digits[digits[:, 0] == 2, 1] > 3).any():
+        return None
+    at_ms = digits.astype(np.int64) @ _WORTH[: len(most)]
+    try:
+        if (letters[:, :10] == letters[0, :10]).all():
+            return np.asarray(at_ms + _day_ms(text[:10]))
+        days, which = np.unique(np.ascontiguousarray(letters[:, :10]).view("S10").ravel(), return_inverse=True)
+        return np.asarray(at_ms + np.array([_day_ms(day.decode()) for day in days])[which])
+    except ValueError:
+        return None
+
+
+def _day_ms(text: str) -> int:
+    if text[7] != "-":  # 2026-W48-2 is a date for Python
+        raise ValueError(text)
+    return (date.fromisoformat(text) - EPOCH.date()).days * 86_400_000
 
 
 def milliseconds(ts: datetime | float, unit_ms: int) -> int:

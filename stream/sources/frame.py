@@ -17,18 +17,16 @@ A topic in the format ``json`` takes readings and frames alike; in the format ``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 
 from stream.errors import DecodeError
 from stream.records import Float64, Int64
-from stream.sources.base import UNITS, Rows, milliseconds
-
-#: Up to here whole numbers are exact in float64.
-_EXACT: Final = float(1 << 53)
+from stream.sources.base import UNITS, Asset, Quality, Rows, milliseconds, times
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -37,10 +35,19 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     ``ts`` and every array in ``values`` and ``quality`` have the same length.
     """
 
-    asset: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    asset: Asset
     ts: Annotated[list[datetime | int | float], msgspec.Meta(min_length=1)]
     values: Annotated[dict[str, list[float | None]], msgspec.Meta(min_length=1)]
-    quality: dict[str, list[Literal["good", "uncertain", "bad"]]] = {}
+    quality: dict[str, list[Quality]] = {}
+
+
+class _FlatFrame(msgspec.Struct, frozen=True, gc=False):
+    """A frame with its times as they are written: what they mean is found out for all of them at once."""
+
+    asset: Asset
+    ts: Annotated[list[str | int | float], msgspec.Meta(min_length=1)]
+    values: Annotated[dict[str, list[float | None]], msgspec.Meta(min_length=1)]
+    quality: dict[str, list[Quality]] = {}
 
 
 class _Shape(msgspec.Struct):
@@ -54,6 +61,7 @@ class Source:
 
     def __init__(self, time: str = "ms") -> None:
         self._decode = msgspec.json.Decoder(Frame).decode
+        self._decode_flat = msgspec.json.Decoder(_FlatFrame).decode
         self._shape = msgspec.json.Decoder(_Shape).decode
         self._unit_ms = UNITS[time]
 
@@ -62,6 +70,14 @@ class Source:
 
         otherwise  what is wrong with ``value`` if it was not meant to be a frame
         """
+        frame: Frame | _FlatFrame
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            frame = self._decode_flat(value)
+            at_ms = times(frame.ts, self._unit_ms)
+            if at_ms is not None:
+                rows.add_block(frame.asset, at_ms, tuple(frame.values), _matrix(frame))
+                return
+        # It says what is wrong, or reads times in other forms one by one.
         try:
             frame = self._decode(value)
         except msgspec.ValidationError as error:
@@ -77,24 +93,14 @@ class Source:
             return False
 
     def _times(self, ts: Sequence[datetime | float]) -> Int64:
-        """Epoch milliseconds of each row, (row,) int64; numbers without a loop. Raises ``DecodeError``."""
-        if not isinstance(ts[0], datetime):
-            try:
-                with np.errstate(over="ignore"):
-                    microseconds = np.array(ts, dtype=np.float64) * (self._unit_ms * 1000)
-            except (TypeError, OverflowError):
-                pass  # texts among the numbers, or a number without end: row by row, which knows what to say
-            else:
-                if np.abs(microseconds).max() < _EXACT:
-                    at_ms: Int64 = np.rint(microseconds).astype(np.int64) // 1000
-                    return at_ms
+        """Epoch milliseconds of each row, (row,) int64. Raises ``DecodeError``."""
         try:
             return np.array([milliseconds(at, self._unit_ms) for at in ts], dtype=np.int64)
         except OverflowError:
             raise DecodeError("absurd_time", "ts holds a time beyond all calendars") from None
 
 
-def _matrix(frame: Frame) -> Float64:
+def _matrix(frame: Frame | _FlatFrame) -> Float64:
     """The values as (row, signal) float64, NaN where missing or bad. Raises ``DecodeError``."""
     count = len(frame.ts)
     for name, columns in (("values", frame.values), ("quality", frame.quality)):

@@ -9,33 +9,90 @@ Other keys are ignored, so that producers can grow. A topic may mix readings and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from itertools import chain
+from typing import Annotated, Any, Final
 
 import msgspec
+import numpy as np
 
 from stream.errors import DecodeError
+from stream.records import Float64
 from stream.sources import frame
-from stream.sources.base import EPOCH, UNITS, Rows, milliseconds
+from stream.sources.base import EPOCH, UNITS, Asset, Quality, Rows, milliseconds, times
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
     """One reading: version 1 of the record on ``plant.readings.v1``, key = ``asset``."""
 
-    asset: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    asset: Asset
     ts: datetime | int | float
     values: Annotated[dict[str, float | None], msgspec.Meta(min_length=1)]
-    quality: dict[str, Literal["good", "uncertain", "bad"]] = {}
+    quality: dict[str, Quality] = {}
+
+
+#: Fewer readings than this are parsed one by one: an array has its price.
+_FEW: Final = 8
+#: Earlier than any bound.
+_NO_TIME: Final = np.iinfo(np.int64).min
+#: Signals that the quick way knows at most; readings with others are parsed one by one.
+_MOST_SIGNALS: Final = 256
 
 
 class Source:
-    """Parses ``Reading`` and, where ``ts`` is an array, ``Frame``. ``time`` is the unit of a number in ``ts``."""
+    """Parses ``Reading`` and, where ``ts`` is an array, ``Frame``. ``time`` is the unit of a number in ``ts``.
+
+    Many readings at once are decoded into objects with a slot for each signal that was ever seen, which msgspec fills
+    in half the time that it takes to make a dictionary, and which become an array without a loop.
+    """
 
     def __init__(self, time: str = "ms") -> None:
         self._decode = msgspec.json.Decoder(Reading).decode
         self._frames = frame.Source(time)
         self._unit_ms = UNITS[time]
+        self._seen: dict[str, None] = {}
+        self._layout: tuple[str, ...] = ()
+        self._decode_flat: Callable[[bytes], Any] | None = None
+
+    def parse_many(self, values: Sequence[bytes], rows: Rows) -> Sequence[int]:
+        """Add what is plain to see in ``values``, one for each record of a batch; the places of what it left."""
+        if self._layout != tuple(self._seen):
+            self._layout = tuple(self._seen)
+            self._decode_flat = _flat(self._layout)
+        decode = self._decode_flat
+        if decode is None or len(values) < _FEW:
+            return range(len(values))
+        flat: list[Any] = []
+        left: list[int] = []
+        for place, value in enumerate(values):
+            try:
+                flat.append(decode(value))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+                left.append(place)
+        if not flat:
+            return left
+        at_ms = times([reading.ts for reading in flat], self._unit_ms)
+        if at_ms is None:
+            at_ms = np.fromiter((self._time(reading.ts) for reading in flat), np.int64, len(flat))
+        matrix = _matrix(flat, len(self._layout))
+        for row, qualities in [(row, reading.quality) for row, reading in enumerate(flat) if reading.quality]:
+            bad = [signal for signal, quality in qualities.items() if quality == "bad"]
+            matrix[row, [self._layout.index(signal) for signal in bad if signal in self._seen]] = np.nan
+        records = np.arange(len(values), dtype=np.int32)
+        if left:
+            records = np.delete(records, left)
+        added = rows.add_many(records, [reading.asset for reading in flat], at_ms, self._layout, matrix)
+        return left if added.all() else sorted([*left, *records[~added].tolist()])
+
+    def _time(self, ts: str | float) -> int:
+        """Epoch milliseconds, or what is outside of all bounds if it is no time."""
+        try:
+            return milliseconds(msgspec.convert(ts, datetime | int | float), self._unit_ms)
+        except (DecodeError, msgspec.ValidationError, OverflowError):
+            return int(_NO_TIME)
 
     def parse(self, value: bytes, rows: Rows) -> None:
         """Add the reading in ``value``, or those of the frame in it, to ``rows``. Raises ``DecodeError``."""
@@ -48,11 +105,48 @@ class Source:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError("not_json", str(error)) from None
         at_ms = milliseconds(reading.ts, self._unit_ms)
+        if len(self._seen) < _MOST_SIGNALS:
+            self._seen.update(dict.fromkeys(reading.values))
         if reading.quality:
             bad = {signal for signal, quality in reading.quality.items() if quality == "bad"}
             rows.add(reading.asset, at_ms, reading.values, bad)
         else:
             rows.add(reading.asset, at_ms, reading.values)
+
+
+def _flat(signals: tuple[str, ...]) -> Callable[[bytes], Any] | None:
+    """A decoder of readings that have no other signals than these, or None if there are too many."""
+    if not 0 < len(signals) <= _MOST_SIGNALS:
+        return None
+    slots = {f"s{place}": signal for place, signal in enumerate(signals)}
+    values = msgspec.defstruct(
+        "Values",
+        [(slot, float | None, math.nan) for slot in slots],
+        rename=slots,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    reading = msgspec.defstruct(
+        "FlatReading",
+        [
+            ("asset", Asset),
+            ("ts", str | int | float),
+            ("values", values),
+            ("quality", dict[str, Quality], {}),
+        ],
+        gc=False,
+    )
+    return msgspec.json.Decoder(reading).decode
+
+
+def _matrix(flat: Sequence[Any], width: int) -> Float64:
+    """The values of flat readings, (row, width) float64, NaN where there is none."""
+    numbers = list(chain.from_iterable([msgspec.structs.astuple(reading.values) for reading in flat]))
+    try:
+        packed = struct.pack(f"{len(numbers)}d", *numbers)  # two to three times as fast as numpy with a list
+    except struct.error:  # there is a null among them
+        return np.array(numbers, dtype=np.float64).reshape(len(flat), width)
+    return np.frombuffer(bytearray(packed), np.float64).reshape(len(flat), width)
 
 
 def encode(asset: str, at_ms: int, values: Mapping[str, float | None]) -> bytes:

@@ -1,5 +1,6 @@
 import json
 import math
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from stream.decode import Decoder, formats
 from stream.errors import ConfigError
 from stream.records import Record
 from stream.settings import InputSettings
+from stream.sources.base import milliseconds, times
 from stream.sources.json import encode, timestamp
 
 SIGNALS = ("pressure", "temperature")
@@ -127,3 +129,76 @@ def test_no_bytes_whatever_break_the_decoder(value: bytes) -> None:
 
 def test_timestamps_are_rfc_3339_in_utc() -> None:
     assert timestamp(AT_MS) == "2026-11-23T08:00:00.250Z"
+
+
+RECORDS = st.one_of(
+    st.builds(
+        lambda asset, ts, values, extra: json.dumps({"asset": asset, "ts": ts, "values": values, **extra}).encode(),
+        st.sampled_from(["pump-1", "pump-2", "", "bad\n", 7]),
+        st.sampled_from(
+            ["2026-11-23T08:00:00Z", "2026-11-23T08:00:00.250Z", "2026-02-29T08:00:00Z", "2024-02-29T23:59:59Z",
+             "2026-11-23T09:00:00+01:00", "2026-11-23T08:00:60Z", "2026-11-23T08:00:00", "soon", AT_MS, AT_MS + 0.5,
+             5, 10**30, 1e300, True, None, [AT_MS]]
+        ),
+        st.dictionaries(
+            st.sampled_from(["pressure", "temperature", "humidity"]),
+            st.sampled_from([1, 2.5, None, "NaN", 10**400, -0.0]),
+        ),
+        st.sampled_from([{}, {"quality": {"pressure": "bad"}}, {"quality": {"flow": "bad"}}, {"quality": 1}, {"x": 1}]),
+    ),
+    st.sampled_from([b"", None, b"{", b"null", b" " * 300, b"\xff", b"[" * 2000]),
+)  # fmt: skip
+
+
+@given(st.lists(RECORDS, max_size=40))
+def test_many_together_are_read_as_each_alone(values: list[bytes | None]) -> None:
+    records = [Record("readings", 0, offset, value) for offset, value in enumerate(values)]
+    together, alone = (Decoder(InputSettings(max_record_bytes=2000), SIGNALS) for _ in range(2))
+    for _ in range(2):  # it learns the signals at the first
+        readings, dead, unknown = together.decode(records)
+    rows, letters, unknowns = [], [], 0
+    for record in records:
+        row, letter, count = alone.decode([record])
+        rows += [
+            (row.names[code], at_ms, repr(values), record.offset)
+            for code, at_ms, values in zip(row.asset.tolist(), row.at_ms.tolist(), row.values.tolist(), strict=True)
+        ]
+        letters += [(held.record.offset, held.reason, held.detail) for held in letter]
+        unknowns += count
+    found = zip(
+        readings.asset.tolist(),
+        readings.at_ms.tolist(),
+        readings.values.tolist(),
+        readings.record.tolist(),
+        strict=True,
+    )
+    assert [(readings.names[code], at_ms, repr(values), record) for code, at_ms, values, record in found] == rows
+    assert [(held.record.offset, held.reason, held.detail) for held in dead] == letters
+    assert unknown == unknowns
+
+
+def test_a_plain_batch_needs_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(InputSettings(), SIGNALS)
+    records = [Record("readings", 0, offset, changed(asset=f"pump-{offset}")) for offset in range(100)]
+    decoder.decode(records)
+    monkeypatch.setattr(decoder._source, "parse", None)
+    readings, dead, _ = decoder.decode(records)
+    assert (len(readings), dead) == (100, [])
+
+
+@given(
+    st.lists(
+        st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)).map(
+            lambda at: at.isoformat(timespec="milliseconds") + "Z"
+        ),
+        min_size=1,
+    )
+)
+def test_times_together_are_read_as_each_alone(texts: list[str]) -> None:
+    assert times(texts, 1).tolist() == [milliseconds(datetime.fromisoformat(text), 1) for text in texts]  # type: ignore[union-attr]
+
+
+@given(st.lists(st.one_of(st.integers(0, 2**45), st.floats(0, 2**42)), min_size=1), st.sampled_from([1, 1000]))
+def test_numbers_together_are_read_as_each_alone(numbers: list[float], unit_ms: int) -> None:
+    found = times(numbers, unit_ms)
+    assert found is None or found.tolist() == [milliseconds(number, unit_ms) for number in numbers]
