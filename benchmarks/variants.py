@@ -2,7 +2,7 @@
 
     python benchmarks/variants.py worker --plan PLAN --board FILE [--core 0] [--ticker]
 
-``worker``, ``unscored`` and ``agent`` are ``headrace worker`` with one class changed each; address and group come from
+``worker``, ``sinkless``, ``unscored`` and ``agent`` are ``headrace worker`` with one class changed each; address and group come from
 ``HEADRACE_KAFKA_*`` as for any worker. Each counts on its ``Board`` what it has done with.
 """
 
@@ -30,6 +30,7 @@ from stream.pipeline import Pipeline
 from stream.records import Output, RawRecord
 from stream.settings import DetectorSettings, KafkaSettings, from_environment, load_plan
 from stream.shelf import Shelf
+from stream.sinks.memory import MemorySink
 from stream.sinks.prometheus import PrometheusSink
 
 
@@ -87,12 +88,23 @@ class IdlePipeline(Pipeline):
         return Output(counts={"records": len(records), "readings": len(records)})
 
 
+class NoSink(MemorySink):
+    """In the place of Kafka's: takes all and keeps nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__("kafka")
+
+    async def write(self, output: Output) -> None:
+        """Nothing."""
+
+
 def run_ours(options: argparse.Namespace, board: Board) -> int:
     """``headrace worker``, with the counts of what was published put on the board after the essential sinks."""
 
     class Metered(PrometheusSink):
         async def write(self, output: Output) -> None:
-            await super().write(output)
+            if options.kind != "sinkless":
+                await super().write(output)
             scores = sum(len(held) for held in output.scores)
             board.add(output.counts["records"], output.counts["readings"], scores, len(output.dead) + len(output.late))
 
@@ -109,6 +121,8 @@ def run_ours(options: argparse.Namespace, board: Board) -> int:
         replaced["Shelf"] = UnscoredShelf
     elif options.kind == "agent":
         replaced["Pipeline"] = IdlePipeline
+    elif options.kind == "sinkless":
+        replaced["KafkaSink"] = NoSink
     with mock.patch.multiple("stream.worker", **replaced):
         return stream.worker.run_worker(options.plan, web_port=0)
 
@@ -189,7 +203,7 @@ async def run_getmany(options: argparse.Namespace, board: Board) -> None:
 def main() -> None:
     """Be one of the variants until stopped."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=("worker", "unscored", "agent", "faust", "getmany"))
+    parser.add_argument("kind", choices=("worker", "sinkless", "unscored", "agent", "faust", "getmany"))
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--board", type=Path, required=True)
     parser.add_argument("--core", type=int)
