@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import faust
 from faust.types import TP
 
+from stream.belt import Belt
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
-from stream.records import DeadLetter, Output
 from stream.settings import KafkaSettings, Plan, WorkerSettings
 from stream.sinks.prometheus import Metrics
-from stream.transport import Batch, BatchSchema, Transport
+from stream.transport import PlainTransport, RawSchema, Transport, by_partition, finish
 from stream.web import Health, WebServer
 
 _log = logging.getLogger(__name__)
 
 #: Batches of one partition that wait for the agent; a batch holds up to ``max_poll_records``.
 _BATCHES_WAITING = 4
+#: With an event a message: how long a reading waits for others to be scored with.
+_TAKE_S = 0.02
 
 
 #: What closing sinks and connections may take after the grace.
@@ -89,7 +92,7 @@ def create_app(
         consumer_auto_offset_reset="earliest",  # a new group starts with what the topic still has
         consumer_group_instance_id=kafka.instance_id or None,  # a quick restart keeps its partitions
         store="memory://",  # no tables
-        stream_buffer_maxsize=_BATCHES_WAITING,  # in batches, not messages
+        stream_buffer_maxsize=_BATCHES_WAITING if worker.events == "batches" else worker.max_poll_records,
         stream_wait_empty=True,  # the batch in hand is finished before partitions go
         topic_allow_declare=False,  # the topics are made with our settings before the worker starts
         topic_disable_leader=True,
@@ -97,27 +100,29 @@ def create_app(
         web_tables_enabled=False,
         processing_guarantee="at_least_once",
     )
-    app.transport = Transport(app.conf.broker_consumer, app)
+    app.transport = (Transport if worker.events == "batches" else PlainTransport)(app.conf.broker_consumer, app)
     app.publisher = publisher
     app.grace_s = worker.grace_s
     app.health = health
     app.web_server = WebServer(metrics.registry, health, host=worker.web_host, port=worker.web_port)
-    executor = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
-
-    async def beside(work: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(executor, work, *args)
-
-    topic = app.topic(plan.topics.readings, schema=BatchSchema(), internal=False)
+    belt = Belt(pipeline.process, publisher.publish, ThreadPoolExecutor(1, thread_name_prefix="pipeline"))
+    topic = app.topic(plan.topics.readings, schema=RawSchema(), internal=False)
 
     @app.agent(topic, name="watch")
     async def watch(readings: Any) -> None:
-        async for batch in readings:
-            await handle(batch, pipeline, publisher, beside)
+        # acknowledged by hand, when the sinks have it: by then the agent is at the next
+        if worker.events == "batches":
+            async for event in readings.noack().events():
+                await belt.put(event.value.tp.partition, event.value.records, partial(finish, event))
+        else:
+            async for events in readings.noack_take(worker.max_poll_records, within=_TAKE_S):
+                for partition, records, done in by_partition(events):
+                    await belt.put(partition, records, done)
 
     @app.on_partitions_assigned.connect
     async def assigned(_: App, assigned: set[TP], **__: Any) -> None:
         held = {tp.partition for tp in assigned if tp.topic == plan.topics.readings}
-        await beside(pipeline.keep_only, held)
+        await belt.beside(pipeline.keep_only, held)
         health.connected, health.partitions = True, len(held)
         health.progressed()
         _log.info("watching partitions %s of %s", sorted(held) or "(none)", plan.topics.readings)
@@ -140,24 +145,6 @@ def create_app(
             health.progressed()
 
     return app
-
-
-async def handle(
-    batch: Batch, pipeline: Pipeline, publisher: Publisher, beside: Callable[..., Awaitable[Output]]
-) -> None:
-    """One batch from records to sinks. It is done only when every essential sink has its output."""
-    try:
-        output = await beside(pipeline.process, batch.tp.partition, batch.records)
-    except Exception as error:  # a fault of ours: the records are kept for repair, and the worker goes on
-        _log.exception("the pipeline failed on %d records of %s", len(batch.records), batch.tp)
-        output = Output(dead=_all_dead(batch.records, error), counts={"records": len(batch.records)})
-    await publisher.publish(output)
-    batch.done = True
-
-
-def _all_dead(records: Sequence[Any], error: Exception) -> tuple[DeadLetter, ...]:
-    detail = f"{type(error).__name__}: {error}"
-    return tuple(DeadLetter(record, "pipeline", "pipeline_failed", detail) for record in records)
 
 
 def _credentials(kafka: KafkaSettings) -> Any:

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
-from stream.records import RawRecord
+from stream.records import Fetched, RawRecord, Record
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +51,29 @@ _FETCH_WAIT_MS = 50
 _PAUSED_S = 0.01
 
 
+class _Arrivals(dict[Any, Any]):
+    """What aiokafka's fetcher has got and not handed out, by partition; its records stay as they were parsed.
+
+    Making a ``ConsumerRecord`` of each takes as long as all the rest of fetching. Should a release of aiokafka do
+    things differently, the records are ``ConsumerRecord``s again, which serve as well.
+    """
+
+    def __init__(self, held: Mapping[Any, Any]) -> None:
+        super().__init__()
+        for partition, result in held.items():
+            self[partition] = result
+
+    def __setitem__(self, partition: Any, result: Any) -> None:
+        unread = getattr(result, "_partition_records", None)
+        if unread is not None:
+            unread._consumer_record = _as_parsed  # noqa: SLF001 (see above)
+        super().__setitem__(partition, result)
+
+
+def _as_parsed(_: Any, record: Any) -> Any:
+    return record
+
+
 class _Thread(driver.AIOKafkaConsumerThread):
     """Faust's thread around aiokafka's consumer, with a fetch that waits less."""
 
@@ -56,6 +81,11 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust sets it and offers no way to)
         return consumer
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(consumer._fetcher._records, _Arrivals):  # noqa: SLF001 (aiokafka offers no way to)
+            consumer._fetcher._records = _Arrivals(consumer._fetcher._records)  # noqa: SLF001 (likewise)
+        return await super()._fetch_records(consumer, *args, **kwargs)
 
     async def on_thread_stop(self) -> None:
         """Close the consumer. With the broker gone, aiokafka hands on the cancellation of its own fetch.
@@ -103,14 +133,29 @@ class Consumer(driver.Consumer):
                 self._read_offset[tp] = None
                 yield tp, self._batch_message(tp, batch)
 
-    def _batch_message(self, tp: TP, records: Sequence[RawRecord]) -> Any:
-        message = self._to_message(tp, records[0])
-        message.value = Batch(tp, records, end=records[-1].offset + 1)
+    def _batch_message(self, tp: TP, raw: Sequence[Any]) -> Any:
+        first = raw[0]
+        batch = Batch(tp, Fetched(tp.topic, tp.partition, raw), end=raw[-1].offset + 1)
+        message = ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            first.offset,
+            first.timestamp / 1000.0,
+            0,
+            (),
+            first.key,
+            batch,
+            None,
+            serialized_key_size=0,
+            serialized_value_size=0,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
         pending = self._batches.setdefault(tp, deque())
-        if pending and records[0].offset < pending[-1].end:
+        if pending and first.offset < pending[-1].end:
             # The position went back (a seek to the committed offset): what was in flight will be read again.
             pending.clear()
-        pending.append(message.value)
+        pending.append(batch)
         return message
 
     def ack(self, message: Any) -> bool:
@@ -134,6 +179,7 @@ class Consumer(driver.Consumer):
         while pending and pending[0].done:
             end = pending.popleft().end
         self._acked[tp].clear()
+        self._acked_index[tp].clear()
         return end
 
     def committed_offset(self, tp: TP) -> int:
@@ -155,14 +201,60 @@ class Consumer(driver.Consumer):
             self._batches.pop(tp, None)
 
 
+class PlainConsumer(driver.Consumer):
+    """Faust's own consumer, an event a message, with the one method more that the worker asks for."""
+
+    def committed_offset(self, tp: TP) -> int:
+        """The next offset that a restart would read, as far as this consumer knows; 0 before anything was committed."""
+        return self._committed_offset[tp] or 0
+
+
 class Transport(driver.Transport):
     """Faust's aiokafka transport with the batching ``Consumer``."""
 
     Consumer = Consumer
 
 
-class BatchSchema(faust.Schema):
-    """Hands a ``Batch`` through untouched: decoding is our own stage, where a bad record can be dead-lettered."""
+class PlainTransport(driver.Transport):
+    """Faust's aiokafka transport, an event a message."""
+
+    Consumer = PlainConsumer
+
+
+def finish(event: Any) -> None:
+    """The event of a ``Batch`` is through: it may be committed."""
+    event.value.done = True
+    event.ack()
+
+
+def by_partition(events: Sequence[Any]) -> Iterator[tuple[int, list[Record], Callable[[], None]]]:
+    """Events of single messages as (partition, records, what to call when they are through), each in its order."""
+    held: dict[int, list[Any]] = {}
+    for event in events:
+        held.setdefault(event.message.partition, []).append(event)
+    for partition, of in held.items():
+        yield partition, [_record(event.message) for event in of], partial(_ack_all, of)
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.value,
+        message.key,
+        round(message.timestamp * 1000),
+        tuple(message.headers or ()),
+    )
+
+
+def _ack_all(events: Sequence[Any]) -> None:
+    for event in events:
+        event.ack()
+
+
+class RawSchema(faust.Schema):
+    """Hands values through untouched: decoding is our own stage, where a bad record can be dead-lettered."""
 
     def loads_key(
         self, app: Any, message: Any, *, loads: Callable[..., Any] | None = None, serializer: Any = None
@@ -173,5 +265,5 @@ class BatchSchema(faust.Schema):
     def loads_value(
         self, app: Any, message: Any, *, loads: Callable[..., Any] | None = None, serializer: Any = None
     ) -> Any:
-        """The ``Batch``."""
+        """The ``Batch``, or a message's bytes."""
         return message.value

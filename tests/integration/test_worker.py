@@ -24,7 +24,9 @@ from stream.sources.json import encode, timestamp
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 
+@pytest.mark.parametrize("events", ["batches", "messages"])
 def test_live_equals_backtest_and_a_restart_goes_on_where_it_stopped(
+    events: str,
     own_plan: Path,
     kafka: KafkaSettings,
     topics: TopicSettings,
@@ -41,7 +43,7 @@ def test_live_equals_backtest_and_a_restart_goes_on_where_it_stopped(
     ]
     for recording in recordings:
         write_csv(recording, data)
-    worker = start_worker(own_plan)
+    worker = start_worker(own_plan, HEADRACE_WORKER_EVENTS=events)
     sent = run(worker, "replay", str(data), "--plan", str(own_plan))
     assert f"{7 * 400} readings of 7 assets" in sent
     worker.has_read(7 * 400)
@@ -59,7 +61,7 @@ def test_live_equals_backtest_and_a_restart_goes_on_where_it_stopped(
     by_id: Callable[[dict[str, Any]], tuple[str, int]] = lambda alert: (alert["id"], alert["sequence"])  # noqa: E731
     assert sorted(alerts, key=by_id) == sorted(expected, key=by_id)
 
-    again = start_worker(own_plan)
+    again = start_worker(own_plan, HEADRACE_WORKER_EVENTS=events)
     time.sleep(1)
     assert again.metric("headrace_records_total") == 0
     assert again.stop() == 0
@@ -83,14 +85,16 @@ def garbage(number: int) -> bytes | None:
     return sorts[number % len(sorts)]
 
 
+@pytest.mark.parametrize("events", ["batches", "messages"])
 def test_ten_thousand_readings_with_one_in_a_hundred_garbage(
+    events: str,
     own_plan: Path,
     kafka: KafkaSettings,
     topics: TopicSettings,
     start_worker: Callable[..., Worker],
     make_recording: Callable[..., Recording],
 ) -> None:
-    worker = start_worker(own_plan)
+    worker = start_worker(own_plan, HEADRACE_WORKER_EVENTS=events)
     recordings = [make_recording(f"pump-{number}", rows=990, seed=number) for number in range(10)]
     producer = KafkaProducer(bootstrap_servers=kafka.servers, acks="all", linger_ms=5, max_request_size=4 << 20)
     sent: list[tuple[bytes, bytes | None]] = []

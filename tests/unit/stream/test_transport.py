@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,19 +16,13 @@ from stream.transport import Batch, Consumer, _Thread
 TOPIC = TP("readings", 0)
 
 
-@dataclass(eq=False)
-class Message:
-    tp: TP
-    offset: int
-    value: Any = None
-    acked: bool = False
-
-
 def consumer() -> Any:
     """A ``Consumer`` with only the state that acknowledging needs."""
     made = Consumer.__new__(Consumer)
     made._batches = {}
     made._acked = {TOPIC: []}
+    made._acked_index = {TOPIC: set()}
+    made.app = SimpleNamespace(consumer_generation_id=1)
     made._unacked_messages = set()
     made._n_acked = 0
     made._waiting_for_ack = None
@@ -38,7 +32,6 @@ def consumer() -> Any:
 def give(held: Any, first: int, count: int) -> Any:
     """What ``getmany`` does with a partition's records; returns the message."""
     records = [Record(TOPIC.topic, 0, first + nth, b"") for nth in range(count)]
-    held._to_message = lambda tp, record: Message(tp, record.offset)
     return held._batch_message(TOPIC, records)
 
 

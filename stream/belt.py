@@ -1,0 +1,66 @@
+"""Batches on their way from records to sinks: one is scored while the one before is being published.
+
+Scoring takes a core, publishing waits for brokers and databases: done one after the other, each waits for the other.
+Order is kept: a batch is published only when the one before it is, so no alert overtakes an earlier one. Two batches
+are in hand at most, which bounds memory; whoever brings a third waits, which stops fetching: the back-pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Protocol
+
+from stream.records import DeadLetter, Output, RawRecord
+
+_log = logging.getLogger(__name__)
+
+
+class Process(Protocol):
+    """``Pipeline.process``."""
+
+    def __call__(self, partition: int, records: Sequence[RawRecord]) -> Output:
+        """Records of one partition, in order, to what they led to."""
+        ...
+
+
+class Belt:
+    """Runs ``process`` in ``executor``, beside the event loop, and ``publish`` behind it."""
+
+    def __init__(self, process: Process, publish: Callable[[Output], Awaitable[None]], executor: Executor) -> None:
+        self._process = process
+        self._publish = publish
+        self._executor = executor
+        self._last: asyncio.Task[None] | None = None
+
+    async def beside(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run something else where the batches are scored: never at the same time as they are."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
+
+    async def put(self, partition: int, records: Sequence[RawRecord], done: Callable[[], object]) -> None:
+        """Score a batch; returns when it is being published. ``done`` is called once every essential sink has it.
+
+        Raises what publishing an earlier batch raised.
+        """
+        try:
+            output: Output = await self.beside(self._process, partition, records)
+        except Exception as error:  # a fault of ours: the records are kept for repair, and the worker goes on
+            _log.exception("the pipeline failed on %d records of partition %d", len(records), partition)
+            output = Output(dead=_all_dead(records, error), counts={"records": len(records)})
+        # What was scored is part of the pipeline's state, so it is published even if whoever brought it goes away.
+        before, self._last = self._last, asyncio.create_task(self._finish(self._last, output, done))
+        if before is not None:
+            await asyncio.shield(before)
+
+    async def _finish(self, before: asyncio.Task[None] | None, output: Output, done: Callable[[], object]) -> None:
+        if before is not None:
+            await before
+        await self._publish(output)
+        done()
+
+
+def _all_dead(records: Sequence[RawRecord], error: Exception) -> tuple[DeadLetter, ...]:
+    detail = f"{type(error).__name__}: {error}"
+    return tuple(DeadLetter(record, "pipeline", "pipeline_failed", detail) for record in records)
