@@ -202,8 +202,15 @@ class Rows:
         if (np.diff(record) < 0).any():  # some were taken together, and others of the batch one by one after them
             order = np.argsort(record, kind="stable")
             asset, at_ms, values, record = asset[order], at_ms[order], values[order], record[order]
+        names = list(self._codes)
+        occurring, first = np.unique(asset, return_index=True)
+        if (np.diff(first) < 0).any():  # names in the order of first sight
+            by_sight = occurring[np.argsort(first)]
+            place = np.empty(len(names), dtype=np.int32)
+            place[by_sight] = np.arange(len(by_sight))
+            names, asset = [names[code] for code in by_sight.tolist()], place[asset]
         return Readings(
-            names=tuple(self._codes),
+            names=tuple(names),
             asset=asset,
             at_ms=at_ms,
             signals=self.signals,
@@ -213,6 +220,9 @@ class Rows:
 
     def _fill(self, wide: Float64, layout: tuple[str, ...], block: Float64) -> None:
         """Put each signal of ``block`` into its column of ``wide``, and count the values that have none."""
+        if layout == self.signals:
+            wide[:] = block
+            return
         for index, signal in enumerate(layout):
             column = self._column.get(signal)
             if column is None:

@@ -16,9 +16,10 @@ A topic in the format ``json`` takes readings and frames alike; in the format ``
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from typing import Annotated, Literal
 
 import msgspec
@@ -65,19 +66,38 @@ class Source:
         self._shape = msgspec.json.Decoder(_Shape).decode
         self._unit_ms = UNITS[time]
 
+    def parse_many(self, values: Sequence[bytes], rows: Rows) -> Sequence[int]:
+        """Add what is plain to see in ``values``, one for each record of a batch; the places of what it left."""
+        return self.parse_some(values, range(len(values)), rows)
+
+    def parse_some(self, values: Sequence[bytes], places: Sequence[int], rows: Rows) -> list[int]:
+        """The same for some of them. The times of all frames become an array at once."""
+        flat: list[tuple[int, _FlatFrame]] = []
+        left: list[int] = []
+        for place in places:
+            try:
+                flat.append((place, self._decode_flat(values[place])))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                left.append(place)
+        at_ms = times(list(chain.from_iterable(frame.ts for _, frame in flat)), self._unit_ms) if flat else None
+        if at_ms is None:  # in other forms: one by one
+            return sorted([*left, *(place for place, _ in flat)])
+        start = 0
+        for place, frame in flat:
+            stop = start + len(frame.ts)
+            rows.record = place
+            try:
+                rows.add_block(frame.asset, at_ms[start:stop], tuple(frame.values), _matrix(frame))
+            except DecodeError:
+                left.append(place)
+            start = stop
+        return sorted(left)
+
     def parse(self, value: bytes, rows: Rows, otherwise: msgspec.ValidationError | None = None) -> None:
         """Add the readings of the frame in ``value`` to ``rows``, or none. Raises ``DecodeError``.
 
         otherwise  what is wrong with ``value`` if it was not meant to be a frame
         """
-        frame: Frame | _FlatFrame
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            frame = self._decode_flat(value)
-            at_ms = times(frame.ts, self._unit_ms)
-            if at_ms is not None:
-                rows.add_block(frame.asset, at_ms, tuple(frame.values), _matrix(frame))
-                return
-        # It says what is wrong, or reads times in other forms one by one.
         try:
             frame = self._decode(value)
         except msgspec.ValidationError as error:
@@ -109,7 +129,12 @@ def _matrix(frame: Frame | _FlatFrame) -> Float64:
                 detail = f"{name} of {signal!r} has {len(column)} entries, ts has {count}"
                 raise DecodeError("ragged_frame", detail)
     # (signal, row) as it came; the view turns it, so that nothing is copied here.
-    matrix: Float64 = np.array(list(frame.values.values()), dtype=np.float64).T
+    numbers = list(chain.from_iterable(frame.values.values()))
+    try:  # a third faster than numpy with a list
+        matrix: Float64 = np.frombuffer(bytearray(struct.pack(f"{len(numbers)}d", *numbers)), np.float64)
+    except struct.error:  # there is a null among them
+        matrix = np.array(numbers, dtype=np.float64)
+    matrix = matrix.reshape(len(frame.values), count).T
     for index, signal in enumerate(frame.values):
         quality = frame.quality.get(signal)
         if quality is not None and "bad" in quality:

@@ -64,7 +64,7 @@ class Source:
             self._decode_flat = _flat(self._layout)
         decode = self._decode_flat
         if decode is None or len(values) < _FEW:
-            return range(len(values))
+            return self._frames.parse_many(values, rows)
         flat: list[Any] = []
         left: list[int] = []
         for place, value in enumerate(values):
@@ -72,6 +72,8 @@ class Source:
                 flat.append(decode(value))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
                 left.append(place)
+        others = left
+        left = self._frames.parse_some(values, others, rows)
         if not flat:
             return left
         at_ms = times([reading.ts for reading in flat], self._unit_ms)
@@ -82,8 +84,8 @@ class Source:
             bad = [signal for signal, quality in qualities.items() if quality == "bad"]
             matrix[row, [self._layout.index(signal) for signal in bad if signal in self._seen]] = np.nan
         records = np.arange(len(values), dtype=np.int32)
-        if left:
-            records = np.delete(records, left)
+        if others:
+            records = np.delete(records, others)
         added = rows.add_many(records, [reading.asset for reading in flat], at_ms, self._layout, matrix)
         return left if added.all() else sorted([*left, *records[~added].tolist()])
 

@@ -146,6 +146,18 @@ RECORDS = st.one_of(
         ),
         st.sampled_from([{}, {"quality": {"pressure": "bad"}}, {"quality": {"flow": "bad"}}, {"quality": 1}, {"x": 1}]),
     ),
+    st.builds(
+        lambda asset, ts, values, extra: json.dumps({"asset": asset, "ts": ts, "values": values, **extra}).encode(),
+        st.sampled_from(["pump-1", "pump-3", ""]),
+        st.sampled_from(
+            [[AT_MS], ["2026-11-23T08:00:00Z"] * 3, ["2026-11-23T08:00:00+01:00"], [AT_MS, "soon"], [1], []]
+        ),
+        st.dictionaries(
+            st.sampled_from(["pressure", "temperature", "humidity"]),
+            st.sampled_from([[1.0], [1, None, 3], [], ["x"], 5]),
+        ),
+        st.sampled_from([{}, {"quality": {"pressure": ["bad"]}}, {"quality": {"pressure": ["good", "bad", "bad"]}}]),
+    ),
     st.sampled_from([b"", None, b"{", b"null", b" " * 300, b"\xff", b"[" * 2000]),
 )  # fmt: skip
 
