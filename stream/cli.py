@@ -30,7 +30,7 @@ class _Help(click.Group):
     """Shows the commands in the order of use, and turns our errors into one clear line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return ["demo", "check", "train", "worker", "replay", "backtest", "alerts"]
+        return ["demo", "check", "train", "worker", "replay", "backtest", "alerts", "dlq"]
 
 
 def _examples(text: str) -> Callable[[F], F]:
@@ -189,7 +189,7 @@ def worker(plan_path: Path, web_port: int | None) -> None:
 
 
 @main.command()
-@_DATA
+@click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--topic", help="Topic to send to; default: the plan's readings topic, or plant.readings.v1.")
 @_PLAN
 @click.option(
@@ -199,6 +199,9 @@ def worker(plan_path: Path, web_port: int | None) -> None:
 @click.option(
     "--frames", type=click.IntRange(1, 10_000), help="Put N readings into a record, as gateways that batch do."
 )
+@click.option("--from-time", help="Instead of files: what the readings topic holds from this time on; needs --topic.")
+@click.option("--from-offset", help="Instead of files: from these offsets on, e.g. 0:1500,1:1720; needs --topic.")
+@click.option("--until", help="With --from-time or --from-offset: up to this time.")
 @_TIME_COLUMN
 @_ASSET_COLUMN
 @_explained
@@ -206,6 +209,7 @@ def worker(plan_path: Path, web_port: int | None) -> None:
 headrace replay recordings/*.csv
 headrace replay recordings/ --speed 60 --skip 400
 headrace replay recordings/ --frames 100
+headrace replay --from-time 2026-11-01T00:00:00Z --topic plant.readings.again
 """)
 def replay(
     data: tuple[Path, ...],
@@ -214,10 +218,26 @@ def replay(
     speed: float | None,
     skip: int,
     frames: int | None,
+    from_time: str | None,
+    from_offset: str | None,
+    until: str | None,
     time_column: str | None,
     asset_column: str | None,
 ) -> None:
-    """Send recordings to the readings topic as a plant would: in the order of time, keyed by asset."""
+    """Send recordings to the readings topic as a plant would: in the order of time, keyed by asset.
+
+    With --from-time or --from-offset, copy a stretch of the readings topic to another one, record by record and
+    partition by partition: a worker with that topic in its plan and a group of its own repeats scores, alerts and ids.
+    """
+    if from_time or from_offset:
+        if data or not topic:
+            raise click.UsageError("--from-time and --from-offset take --topic and no files")
+        from stream.commands.replay import run_copy  # noqa: PLC0415
+
+        run_copy(plan_path, topic, from_time=from_time, from_offset=from_offset, until=until)
+        return
+    if not data:
+        raise click.UsageError("name the recordings to send, or --from-time, or --from-offset")
     from models.datasets import read  # noqa: PLC0415
     from stream.commands.console import advancing  # noqa: PLC0415
     from stream.commands.train import cut  # noqa: PLC0415
@@ -300,6 +320,64 @@ def alerts(plan_path: Path, topic: str | None, as_json: bool, from_start: bool, 
     for alert in follow(kafka, topic or topics.alerts, from_start=from_start or until_end, until_end=until_end):
         if alert is not None:
             click.echo(to_json(alert).decode() if as_json else alert_line(alert))
+
+
+@main.group()
+def dlq() -> None:
+    """Dead letters: records that could not be used, with the reason."""
+
+
+_REASON = click.option("--reason", "reasons", multiple=True, help="Only these reasons, e.g. absurd_time; repeatable.")
+_STAGE = click.option("--stage", "stages", multiple=True, help="Only from these stages, e.g. decode; repeatable.")
+_SINCE = click.option("--since", help="Only letters written at this time or later, e.g. 2026-11-23T08:00:00Z.")
+
+
+@dlq.command("list")
+@_PLAN
+@_REASON
+@_STAGE
+@_SINCE
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows shown; 0 shows all.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_explained
+@_examples("""
+headrace dlq list
+headrace dlq list --reason absurd_time --since 2026-11-23T08:00:00Z
+headrace dlq list --limit 0 --json | jq -r .value
+""")
+def dlq_list(
+    plan_path: Path, reasons: tuple[str, ...], stages: tuple[str, ...], since: str | None, limit: int, as_json: bool
+) -> None:
+    """Show what was refused, where it came from and why."""
+    from stream.commands.dlq import run_list  # noqa: PLC0415
+
+    run_list(plan_path, reasons=reasons, stages=stages, since=since, limit=limit, as_json=as_json)
+
+
+@dlq.command("replay")
+@_PLAN
+@_REASON
+@_STAGE
+@_SINCE
+@click.option("--topic", help="Topic to send to; default: the plan's readings topic.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+@_explained
+@_examples("""
+headrace dlq replay --reason unknown_signals --dry-run
+headrace dlq replay --reason unknown_signals
+""")
+def dlq_replay(
+    plan_path: Path,
+    reasons: tuple[str, ...],
+    stages: tuple[str, ...],
+    since: str | None,
+    topic: str | None,
+    dry_run: bool,
+) -> None:
+    """Send dead letters again, byte for byte, when the cause is mended. Twice does no harm."""
+    from stream.commands.dlq import run_replay  # noqa: PLC0415
+
+    sys.exit(run_replay(plan_path, reasons=reasons, stages=stages, since=since, topic=topic, dry_run=dry_run))
 
 
 if __name__ == "__main__":

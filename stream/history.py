@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
 from stream.decode import Decoder
-from stream.errors import BrokerError, ConfigError
+from stream.errors import ConfigError
+from stream.reader import read_records
 from stream.records import Readings
 from stream.settings import KafkaSettings, Plan
 
 if TYPE_CHECKING:
     from models.datasets import Recording
-
-_BATCH = 5000
 
 
 def read_topic(kafka: KafkaSettings, plan: Plan, since: str | None, until: str | None) -> list[Recording]:
@@ -29,16 +25,17 @@ def read_topic(kafka: KafkaSettings, plan: Plan, since: str | None, until: str |
     signals = sorted({signal for held in plan.detectors.values() for signal in held.signals})
     if not signals:
         raise ConfigError("detectors.*.signals: to train from the topic, name the signals to learn")
-    since_ms, until_ms = _bound("--since", since), _bound("--until", until)
+    since_ms, until_ms = bound("--since", since), bound("--until", until)
     decoder = Decoder(plan.input, signals)
-    parts = [decoder.decode(records)[0] for records in _records(kafka, plan.topics.readings)]
+    parts = [decoder.decode(records)[0] for records in read_records(kafka, plan.topics.readings)]
     recordings = _by_asset(parts, signals, since_ms, until_ms)
     if not recordings:
         raise ConfigError(f"{plan.topics.readings}: no reading of the plan's signals between {since} and {until}")
     return recordings
 
 
-def _bound(option: str, text: str | None) -> int | None:
+def bound(option: str, text: str | None) -> int | None:
+    """A time given with ``option``, epoch milliseconds. Raises ``ConfigError``."""
     if text is None:
         return None
     try:
@@ -48,30 +45,6 @@ def _bound(option: str, text: str | None) -> int | None:
     if at.tzinfo is None:
         raise ConfigError(f"{option}: {text!r} has no offset from UTC: end it with Z")
     return round(at.timestamp() * 1000)
-
-
-def _records(kafka: KafkaSettings, topic: str) -> Iterator[list[Any]]:
-    """What the topic holds now, in batches."""
-    try:
-        consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False)
-    except KafkaError as error:
-        raise BrokerError(
-            f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?"
-        ) from None
-    try:
-        numbers = consumer.partitions_for_topic(topic)
-        if not numbers:
-            raise BrokerError(f"{kafka.bootstrap}: there is no topic {topic!r}")
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            yield from consumer.poll(timeout_ms=1000, max_records=_BATCH).values()
-    except KafkaError as error:
-        raise BrokerError(f"{kafka.bootstrap}: {topic}: {type(error).__name__}: {error}") from None
-    finally:
-        consumer.close()
 
 
 def _by_asset(parts: list[Readings], signals: list[str], since_ms: int | None, until_ms: int | None) -> list[Recording]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from stream.errors import BrokerError
+from stream.errors import BrokerError, ConfigError
+from stream.reader import read_records, writable
 from stream.settings import KafkaSettings
 from stream.sources.frame import encode_frame
 from stream.sources.json import encode
@@ -63,6 +64,62 @@ def replay(
         raise BrokerError(f"{kafka.bootstrap}: {topic}: {type(error).__name__}: {error}") from None
     finally:
         producer.close(timeout=5)
+    return sent
+
+
+def copy(
+    kafka: KafkaSettings,
+    source: str,
+    target: str,
+    *,
+    offsets: Mapping[int, int] | None = None,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
+    """Copy what ``source`` holds to ``target``: key, value, headers, timestamp and partition; how many records.
+
+    offsets, since_ms   where to begin, as for ``read_records``
+    until_ms            leave out records written at this time (epoch milliseconds) or later
+
+    Whoever reads the copy sees each asset's readings in their order, and so gives the same scores. Raises
+    ``BrokerError``, and ``ConfigError`` if the target has fewer partitions.
+    """
+    if source == target:
+        raise ConfigError(f"--topic: {target} is the topic that is read; name another")
+    producer = None
+    sent = 0
+    pending: list[tuple[object, int]] = []
+    try:
+        producer = KafkaProducer(
+            **kafka.client_options(),
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=5,
+            max_request_size=kafka.max_record_bytes,
+        )
+        there = producer.partitions_for(target)
+        for batch in read_records(kafka, source, offsets=offsets, since_ms=since_ms, progress=progress):
+            if batch[0].partition not in there:
+                raise ConfigError(f"{target} has {len(there)} partitions, and {source} has more: give it as many")
+            for record in batch:
+                if until_ms is not None and record.timestamp >= until_ms:
+                    continue
+                future = producer.send(
+                    target,
+                    key=record.key if record.value is not None else record.key or b"",
+                    value=record.value,
+                    headers=writable(record.headers),
+                    partition=record.partition,
+                    timestamp_ms=record.timestamp,
+                )
+                pending.append((future, 1))
+            sent += _settle(pending, lambda _: None)
+    except KafkaError as error:
+        raise BrokerError(f"{kafka.bootstrap}: {target}: {type(error).__name__}: {error}") from None
+    finally:
+        if producer is not None:
+            producer.close(timeout=5)
     return sent
 
 
