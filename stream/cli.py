@@ -199,6 +199,7 @@ def worker(plan_path: Path, web_port: int | None) -> None:
 @click.option(
     "--frames", type=click.IntRange(1, 10_000), help="Put N readings into a record, as gateways that batch do."
 )
+@click.option("--packed", is_flag=True, help="With --frames: packed frames instead of JSON.")
 @click.option("--from-time", help="Instead of files: what the readings topic holds from this time on; needs --topic.")
 @click.option("--from-offset", help="Instead of files: from these offsets on, e.g. 0:1500,1:1720; needs --topic.")
 @click.option("--until", help="With --from-time or --from-offset: up to this time.")
@@ -218,6 +219,7 @@ def replay(
     speed: float | None,
     skip: int,
     frames: int | None,
+    packed: bool,
     from_time: str | None,
     from_offset: str | None,
     until: str | None,
@@ -236,6 +238,8 @@ def replay(
 
         run_copy(plan_path, topic, from_time=from_time, from_offset=from_offset, until=until)
         return
+    if packed and not frames:
+        raise click.UsageError("--packed needs --frames")
     if not data:
         raise click.UsageError("name the recordings to send, or --from-time, or --from-offset")
     from models.datasets import read  # noqa: PLC0415
@@ -250,7 +254,9 @@ def replay(
     ]
     kafka = from_environment(KafkaSettings)
     with advancing("sending", sum(len(held.at_ms) for held in recordings)) as advance:
-        sent = send(kafka, topic or topics.readings, recordings, speed=speed, frames=frames, progress=advance)
+        sent = send(
+            kafka, topic or topics.readings, recordings, speed=speed, frames=frames, packed=packed, progress=advance
+        )
     click.echo(f"{sent} readings of {len(recordings)} assets sent to {topic or topics.readings} at {kafka.bootstrap}")
 
 

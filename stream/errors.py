@@ -23,7 +23,7 @@ REASONS: Final = {
     "decode": {
         "empty": "the record has no value (a tombstone), or an empty one",
         "too_large": "more bytes than `input.max_record_bytes`",
-        "not_json": "not JSON in UTF-8; `NaN` and `Infinity` are not JSON either",
+        "not_json": "not JSON in UTF-8 (`NaN` and `Infinity` are not JSON either), and no packed frame",
         "wrong_type": "JSON of another shape: a key missing, text for a number, an empty `values` or `ts`",
         "bad_asset": "the asset's name is empty, longer than 200 characters, or has characters that cannot be printed",
         "bad_time": "`ts` is text without an offset from UTC",

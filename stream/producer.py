@@ -28,6 +28,7 @@ from kafka.errors import KafkaError
 from stream.errors import BrokerError
 from stream.settings import KafkaSettings
 from stream.sources.frame import encode_frame
+from stream.sources.packed import encode_packed
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class ReadingProducer:
 
     rows       readings in a frame at most: 50 to 500 is a good size
     linger_s   how long a reading waits at most for others of its asset; an alert waits as long
+    packed     send packed frames, which are smaller and read ten times as fast, instead of JSON
     producer   makes the client; for tests
     """
 
@@ -60,11 +62,13 @@ class ReadingProducer:
         *,
         rows: int = 100,
         linger_s: float = 1.0,
+        packed: bool = False,
         producer: Callable[..., Any] = KafkaProducer,
     ) -> None:
         if rows < 1 or linger_s <= 0:
             raise ValueError("rows: at least 1; linger_s: above 0")
         self._topic, self._rows, self._linger_s = topic, rows, linger_s
+        self._encode = encode_packed if packed else encode_frame
         self._frames: dict[str, _Frame] = {}
         self._futures: deque[Any] = deque()
         self._lock = threading.Lock()
@@ -133,7 +137,7 @@ class ReadingProducer:
     def _go(self, asset: str) -> None:
         """Give the asset's frame to the client; the lock is held."""
         frame = self._frames.pop(asset)
-        value = encode_frame(asset, np.array(frame.at_ms), frame.signals, np.array(frame.rows))
+        value = self._encode(asset, np.array(frame.at_ms), frame.signals, np.array(frame.rows))
         try:
             self._futures.append(self._producer.send(self._topic, key=asset.encode(), value=value))
         except KafkaError as error:

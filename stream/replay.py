@@ -15,6 +15,7 @@ from stream.reader import read_records, writable
 from stream.settings import KafkaSettings
 from stream.sources.frame import encode_frame
 from stream.sources.json import encode
+from stream.sources.packed import encode_packed
 
 if TYPE_CHECKING:
     from models.datasets import Recording
@@ -27,14 +28,16 @@ def replay(
     *,
     speed: float | None = None,
     frames: int | None = None,
+    packed: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Send every reading; returns how many were sent and acknowledged.
 
-    speed  seconds of recorded time per second; None sends as fast as the broker takes them. Recordings start together:
-           each is paced by the time since its own first reading, so recordings of different days need no waiting.
-    frames put so many readings into a record, as a gateway that batches would; None sends each by itself. A frame goes
-           when the last of its readings is due.
+    speed   seconds of recorded time per second; None sends as fast as the broker takes them. Recordings start together:
+            each is paced by the time since its own first reading, so recordings of different days need no waiting.
+    frames  put so many readings into a record, as a gateway that batches would; None sends each by itself. A frame goes
+            when the last of its readings is due.
+    packed  those records are packed frames
 
     Raises ``BrokerError``.
     """
@@ -50,7 +53,8 @@ def replay(
     pending: list[tuple[object, int]] = []
     try:
         started = time.monotonic()
-        for since_s, asset, payload, readings in _in_order(recordings, frames):
+        encode_many = encode_packed if packed else encode_frame
+        for since_s, asset, payload, readings in _in_order(recordings, frames, encode_many):
             if speed is not None:
                 ahead = since_s / speed - (time.monotonic() - started)
                 if ahead > 0.001:
@@ -133,7 +137,9 @@ def _settle(pending: list[tuple[object, int]], progress: Callable[[int], None]) 
     return count
 
 
-def _in_order(recordings: Sequence[Recording], frames: int | None) -> Iterator[tuple[float, bytes, bytes, int]]:
+def _in_order(
+    recordings: Sequence[Recording], frames: int | None, encode_many: Callable[..., bytes] = encode_frame
+) -> Iterator[tuple[float, bytes, bytes, int]]:
     """(seconds since the recording's first reading, key, payload, readings in it), earliest first.
 
     Each recording's order is kept.
@@ -159,5 +165,5 @@ def _in_order(recordings: Sequence[Recording], frames: int | None) -> Iterator[t
         if frames is None:
             payload = encode(held.asset, int(at_ms[0]), dict(zip(held.signals, values[0].tolist(), strict=True)))
         else:
-            payload = encode_frame(held.asset, at_ms, held.signals, values)
+            payload = encode_many(held.asset, at_ms, held.signals, values)
         yield since[position] / 1000, held.asset.encode(), payload, len(at_ms)

@@ -33,6 +33,7 @@ FIGURES: Final = (
     Figure("single_per_core", "JSON readings, end to end, a core", "readings/s", 100_000, 200_000),
     Figure("single_vs_getmany", "JSON readings, end to end / bare aiokafka getmany", "ratio", 0.3, 0.6),
     Figure("frames_per_core", "frames of 100, end to end, a core", "readings/s", 500_000, 1_000_000),
+    Figure("packed_per_core", "packed frames of 100, end to end, a core", "readings/s"),
     *latency.FIGURES,
     Figure("loop_tick_p99", "event loop tick p99 at full load", "ms", 10.0, 5.0, lower=True),
     Figure("two_workers", "two workers, a core each / one", "times", 1.7),
@@ -50,6 +51,7 @@ class Contestant:
     rows: int
     warm: int = 0
     frames: bool = False
+    packed: bool = False
     scored: bool = False
     ticker: bool = False
     cores: tuple[int | None, ...] = (None,)
@@ -57,7 +59,7 @@ class Contestant:
 
     def payloads(self, rows: int) -> Payloads:
         """The next ``rows`` readings of each asset as records."""
-        return self.fleet.frames(rows, _FRAME) if self.frames else self.fleet.payloads(rows)
+        return self.fleet.frames(rows, _FRAME, packed=self.packed) if self.frames else self.fleet.payloads(rows)
 
     def turn(self, variant: Variant) -> Cost:
         """A round: the cost of one reading."""
@@ -75,6 +77,7 @@ _CONTESTANTS: Final[dict[str, Callable[[], Contestant]]] = {
     "getmany": lambda: Contestant("getmany", 40, warm=10),
     "frames": lambda: Contestant("worker", _FRAME, warm=_FRAME, frames=True, scored=True),
     "frames unscored": lambda: Contestant("unscored", _FRAME, warm=_FRAME, frames=True, scored=True),
+    "packed": lambda: Contestant("worker", _FRAME, warm=_FRAME, frames=True, packed=True, scored=True),
     "ticking": lambda: Contestant("worker", 40, warm=_WINDOW, scored=True, ticker=True),
     "one": lambda: Contestant("worker", 100, warm=_WINDOW, scored=True, cores=(0,)),
     "two": lambda: Contestant("worker", 100, warm=_WINDOW, scored=True, cores=(0, 1)),
@@ -88,6 +91,7 @@ _NEEDS: Final = {
     "single_per_core": ("worker",),
     "single_vs_getmany": ("worker", "getmany"),
     "frames_per_core": ("frames",),
+    "packed_per_core": ("packed",),
     "loop_tick_p99": ("ticking",),
     "two_workers": ("two", "one"),
 }

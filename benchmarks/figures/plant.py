@@ -15,6 +15,7 @@ from models.detectors.lstm_forecaster import Config
 from models.train import train
 from stream.records import Float64, Int32, Int64, Readings, Record
 from stream.settings import Plan, load_plan
+from stream.sources.packed import encode_packed
 
 SIGNALS: Final = tuple(f"signal_{number}" for number in range(8))
 PERIOD_MS: Final = 1000
@@ -83,7 +84,7 @@ class Fleet:
             )
         ]
 
-    def frames(self, rows: int, size: int = 100) -> list[tuple[bytes, bytes]]:
+    def frames(self, rows: int, size: int = 100, *, packed: bool = False) -> list[tuple[bytes, bytes]]:
         """The next readings as (key, frame): ``size`` readings of an asset as columns in one record."""
         if rows % size:
             raise ValueError(f"{rows} rows are not whole frames of {size}")
@@ -91,8 +92,12 @@ class Fleet:
         for _ in range(rows // size):
             _, row, values = self.columns(size)
             cube = values.reshape(size, len(self.names), len(SIGNALS))
-            ts = (START_MS + np.unique(row) * PERIOD_MS).tolist()
+            at_ms = START_MS + np.unique(row) * PERIOD_MS
+            ts = at_ms.tolist()
             for number, name in enumerate(self.names):
+                if packed:
+                    made.append((name.encode(), encode_packed(name, at_ms, SIGNALS, cube[:, number])))
+                    continue
                 lines = {signal: cube[:, number, column].tolist() for column, signal in enumerate(SIGNALS)}
                 made.append((name.encode(), msgspec.json.encode({"asset": name, "ts": ts, "values": lines})))
         return made

@@ -4,7 +4,7 @@
 
 ``ts`` is RFC 3339 text with an offset, or a number in the unit that the plan's ``input.time`` says. A missing value is
 ``null`` or left out. ``quality`` may call a signal ``good``, ``uncertain`` or ``bad``; a bad one counts as missing.
-Other keys are ignored, so that producers can grow. A topic may mix readings and frames.
+Other keys are ignored, so that producers can grow. A topic may mix readings, frames and packed frames.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from stream.errors import DecodeError
 from stream.records import Float64
-from stream.sources import frame
+from stream.sources import frame, packed
 from stream.sources.base import EPOCH, UNITS, Asset, Quality, Rows, milliseconds, times
 
 
@@ -43,7 +43,9 @@ _MOST_SIGNALS: Final = 256
 
 
 class Source:
-    """Parses ``Reading`` and, where ``ts`` is an array, ``Frame``. ``time`` is the unit of a number in ``ts``.
+    """Parses ``Reading``, ``Frame`` where ``ts`` is an array, and ``PackedFrame``.
+
+    ``time`` is the unit of a number in ``ts``.
 
     Many readings at once are decoded into objects with a slot for each signal that was ever seen, which msgspec fills
     in half the time that it takes to make a dictionary, and which become an array without a loop.
@@ -52,6 +54,7 @@ class Source:
     def __init__(self, time: str = "ms") -> None:
         self._decode = msgspec.json.Decoder(Reading).decode
         self._frames = frame.Source(time)
+        self._packed = packed.Source(time)
         self._unit_ms = UNITS[time]
         self._seen: dict[str, None] = {}
         self._layout: tuple[str, ...] = ()
@@ -64,7 +67,7 @@ class Source:
             self._decode_flat = _flat(self._layout)
         decode = self._decode_flat
         if decode is None or len(values) < _FEW:
-            return self._frames.parse_many(values, rows)
+            return self._parse_frames(values, range(len(values)), rows)
         flat: list[Any] = []
         left: list[int] = []
         for place, value in enumerate(values):
@@ -73,7 +76,7 @@ class Source:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
                 left.append(place)
         others = left
-        left = self._frames.parse_some(values, others, rows)
+        left = self._parse_frames(values, others, rows)
         if not flat:
             return left
         at_ms = times([reading.ts for reading in flat], self._unit_ms)
@@ -89,6 +92,12 @@ class Source:
         added = rows.add_many(records, [reading.asset for reading in flat], at_ms, self._layout, matrix)
         return left if added.all() else sorted([*left, *records[~added].tolist()])
 
+    def _parse_frames(self, values: Sequence[bytes], places: Sequence[int], rows: Rows) -> list[int]:
+        """Add the frames among ``values`` at ``places``; the places of what is no plain frame."""
+        others = [place for place in places if not packed.is_packed(values[place])]
+        left = self._frames.parse_some(values, others, rows)
+        return sorted([*left, *(set(places) - set(others))]) if len(others) < len(places) else left
+
     def _time(self, ts: str | float) -> int:
         """Epoch milliseconds, or what is outside of all bounds if it is no time."""
         try:
@@ -98,6 +107,9 @@ class Source:
 
     def parse(self, value: bytes, rows: Rows) -> None:
         """Add the reading in ``value``, or those of the frame in it, to ``rows``. Raises ``DecodeError``."""
+        if packed.is_packed(value):
+            self._packed.parse(value, rows)
+            return
         try:
             reading = self._decode(value)
         except msgspec.ValidationError as error:
