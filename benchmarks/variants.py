@@ -2,8 +2,8 @@
 
     python benchmarks/variants.py worker --plan PLAN --board FILE [--core 0] [--ticker]
 
-``worker``, ``sinkless``, ``unscored`` and ``agent`` are ``headrace worker`` with one class changed each; address and group come from
-``HEADRACE_KAFKA_*`` as for any worker. Each counts on its ``Board`` what it has done with.
+``worker``, ``sinkless``, ``unscored`` and ``agent`` are ``headrace worker`` with one class changed each; address and
+group come from ``HEADRACE_KAFKA_*`` as for any worker. Each counts on its ``Board`` what it has done with.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SilentStepper:
     def reset(self, slots: Any) -> None:
         """Nothing to forget."""
 
-    def step(self, state: Any, slots: Any, rows: Float32) -> Scored:  # noqa: ARG002  # as it is called
+    def run(self, state: Any, slots: Any, counts: Any, rows: Float32) -> Scored:  # noqa: ARG002  # as it is called
         """0 for each row."""
         nothing = np.zeros((len(rows), self._signals), dtype=np.float32)
         return Scored(np.zeros(len(rows)), np.zeros(nothing.shape), expected=nothing, spread=nothing)

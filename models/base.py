@@ -62,10 +62,14 @@ class Stepper(Protocol):
         """Return a state for ``slots`` assets, with ``grow(slots)`` and ``reset(slots)``."""
         ...
 
-    def step(self, state: Any, slots: npt.NDArray[np.integer[Any]], rows: Float32) -> Scored:
-        """Judge one new row of each of several assets, and update their state.
+    def run(
+        self, state: Any, slots: npt.NDArray[np.integer[Any]], counts: npt.NDArray[np.integer[Any]], rows: Float32
+    ) -> Scored:
+        """Judge some new rows of each of several assets, and update their state.
 
-        ``slots``: (asset,) integers, each once; ``rows``: (asset, signal) float32, scaled, NaN where missing.
+        ``slots``: (asset,) integers, each once; ``counts``: (asset,) how many rows each has, at least 1; ``rows``:
+        (row, signal) float32, scaled, NaN where missing, the rows of an asset one after the other, in the order of
+        ``slots``.
         """
         ...
 

@@ -28,6 +28,7 @@ from models.weights import checked
 
 #: Standardised innovations are clipped here, far above any threshold, so that no square can overflow.
 _CLIP: Final = 1e3
+_Floats = npt.NDArray[np.floating[Any]]
 _FLOOR: Final = 0.05  # scaled: an error smaller than this is never strange, however well a signal is predicted
 RECENT: Final = 0.15  # weight of the newest row in the recent power
 LEVEL: Final = 0.06  # and in the signed mean: about 16 rows
@@ -91,23 +92,28 @@ class Yardstick:
 
 
 def combine(
-    views: Sequence[tuple[Float64, Float64, Float64]], usual: Float64, known: npt.NDArray[np.bool_]
+    views: Sequence[tuple[_Floats, _Floats, _Floats]], usual: Float64, known: npt.NDArray[np.bool_]
 ) -> tuple[Float64, Float64]:
     """Views of (batch, signal) each, plain and whitened -> score (batch,) and contributions (batch, signal).
 
     ``usual`` is what each view mostly is; ``known`` (batch, signal) tells which of the newest values are there.
     """
-    shares: Float64 = np.zeros(known.shape)
+    total_weight = sum(map(sum, _VIEWS))
+    shares: Any = None
     for parts, typical, weights in zip(views, usual, _VIEWS, strict=True):
         for part, size, weight in zip(parts, typical, weights, strict=True):
-            shares += part * (weight / size)
-    shares /= sum(map(sum, _VIEWS))
-    shares *= known  # what is not there contributes nothing
+            weighted = part * part.dtype.type(weight / size / total_weight)
+            shares = weighted if shares is None else np.add(shares, weighted, out=shares)
+    shares = shares.astype(np.float64)
+    everything = bool(known.all())
+    if not everything:
+        shares *= known  # what is not there contributes nothing
     total = shares.sum(axis=1)
     # A missing signal counts as a usual one: a mean over fewer signals would swing more, and alarm by itself.
-    missing = (~known).sum(axis=1)
+    missing = 0 if everything else (~known).sum(axis=1)
     score = np.sqrt(np.where(total > 0, total + missing, 0.0) / shares.shape[1])
-    score[~known.any(axis=1)] = np.nan
+    if not everything:
+        score[~known.any(axis=1)] = np.nan
     contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
     return score, contributions
 

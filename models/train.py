@@ -124,9 +124,8 @@ def score_rows(detector: Detector, rows: Float32) -> Scored:
     """
     stepper = getattr(detector, "stepper", None)
     if stepper is not None:
-        state, slot = stepper.begin(1), np.zeros(1, np.int64)
-        said = [stepper.step(state, slot, row[None]) for row in rows]
-        return _joined(said[detector.window - 1 :])
+        said = stepper.run(stepper.begin(1), np.zeros(1, np.int64), np.array([len(rows)]), rows)
+        return _joined([said], detector.window - 1)
     return _joined([detector.score(windows) for windows in _windows(rows, detector.window)])
 
 
@@ -205,10 +204,10 @@ def _windows(rows: Float32, length: int) -> Iterator[Float32]:
         yield rows[chosen[:, None] + np.arange(length)]
 
 
-def _joined(parts: Sequence[Scored]) -> Scored:
+def _joined(parts: Sequence[Scored], start: int = 0) -> Scored:
     def join(name: str) -> Any:
         arrays = [getattr(part, name) for part in parts]
-        return None if arrays[0] is None else np.concatenate(arrays)
+        return None if arrays[0] is None else np.concatenate(arrays)[start:]
 
     return Scored(*(join(name) for name in ("score", "contributions", "expected", "spread", "kind")))
 

@@ -6,7 +6,6 @@ state, which is an argument.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -29,24 +28,35 @@ def score(detector: Detector, windows: Windows) -> Scored:
 
 
 def carry(stepper: Stepper, state: Any, found: Runs, rows: Float32, due: Int64) -> Scored:
-    """Step through a batch's rows (row, signal), scaled: the first of every asset together, then the second, ...
+    """Step through a batch's rows (row, signal), scaled.
 
     Updates ``state``; returns what was said of the rows in ``due`` (row numbers, ascending).
     """
     state.grow(int(found.slots[-1]) + 1)
-    order = np.argsort(found.nth, kind="stable")
-    bounds = np.searchsorted(found.nth[order], np.arange(int(found.nth.max()) + 2))
-    parts = []
-    for start, stop in pairwise(bounds.tolist()):
-        chosen = order[start:stop]
-        slots = found.slots[chosen]
-        anew = slots[found.since[chosen] == 1]
-        if len(anew):
-            state.reset(anew)
-        parts.append(stepper.step(state, slots, rows[chosen]))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return _all(parts, place[due])
+    anew = found.since == 1
+    fresh = found.starts[anew[found.starts]]
+    state.reset(found.slots[fresh])
+    if np.count_nonzero(anew) == len(fresh):
+        said = stepper.run(state, found.slots[found.starts], found.ends - found.starts, rows)
+        return said if len(due) == len(rows) else _all([said], due)
+    # Some assets begin anew within the batch: their rows up to there first, then those up to the next beginning, ...
+    begins = anew.copy()
+    begins[found.starts] = True
+    starts = np.flatnonzero(begins)
+    counts = np.diff(starts, append=len(rows))
+    turn = np.arange(len(starts)) - np.searchsorted(starts, found.starts)[found.group[starts]]
+    parts, places = [], []
+    for number in range(int(turn.max()) + 1):
+        chosen = turn == number
+        place = np.flatnonzero(np.repeat(chosen, counts))
+        slots = found.slots[starts[chosen]]
+        if number:
+            state.reset(slots)
+        parts.append(stepper.run(state, slots, counts[chosen], rows[place]))
+        places.append(place)
+    back = np.empty(len(rows), dtype=np.int64)
+    back[np.concatenate(places)] = np.arange(len(rows))
+    return _all(parts, back[due])
 
 
 def _all(parts: list[Scored], chosen: Int64 | slice = slice(None)) -> Scored:

@@ -1,5 +1,10 @@
 """Stepping equals the network run over the whole history; the carried means equal those over all rows."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -130,5 +135,37 @@ def test_a_state_grows_and_says_what_it_weighs(stepper):
     state = stepper.begin()
     state.grow(5)
     state.grow(3)
-    assert len(state.rows) == 5
-    assert state.bytes_per_asset == sum(array[0].nbytes for array in state.arrays.values()) + 8
+    assert len(state.rows) >= 5
+    assert state.bytes_per_asset == sum(array[0].nbytes for array in state.arrays.values()) + 4
+
+
+@pytest.mark.parametrize("most", [7, 64, 16384])
+def test_any_cut_gives_the_same_to_the_bit(stepper, most, monkeypatch):
+    monkeypatch.setattr("models.stepping._MOST", most)
+    rng = np.random.default_rng(6)
+    assets = 70
+    counts = rng.integers(1, 12, assets)
+    rows = rng.normal(size=(counts.sum(), SIGNALS)).astype(np.float32)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    starts = np.cumsum(counts) - counts
+    together, stepped = stepper.begin(assets), stepper.begin(assets)
+    whole = stepper.run(together, np.arange(assets), counts, rows)
+    for step in range(counts.max()):
+        chosen = np.flatnonzero(counts > step)
+        place = starts[chosen] + step
+        said = stepper.step(stepped, chosen, rows[place])
+        for field in ("score", "contributions", "expected"):
+            np.testing.assert_array_equal(getattr(said, field), getattr(whole, field)[place])
+    np.testing.assert_array_equal(together.rows, stepped.rows)
+    for name, array in together.arrays.items():
+        np.testing.assert_array_equal(array, stepped.arrays[name])
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="the kernels are those of x86")
+def test_the_bits_hold_on_a_cpu_with_avx2_alone():
+    tests = "test_any_cut_gives_the_same_to_the_bit or test_a_row_is_the_same_to_the_bit_in_any_company"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", tests, __file__],
+        env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
