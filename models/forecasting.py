@@ -22,6 +22,8 @@ from models.ranges import within
 from models.stepping import Stepper, recurrence_of
 from models.windows import fill_forward
 
+_ARRAYS = 3  # that a recurrent layer of Keras learns: kernel, recurrent kernel, bias
+
 
 class Forecaster(DeepDetector):
     """A detector around a network (batch, window - 1, signal) -> the next row at each of them.
@@ -80,7 +82,7 @@ class Forecaster(DeepDetector):
 
 
 def recurrent(cell: Any, signals: int, config: Any) -> Any:
-    """The Keras network around a recurrent layer of class ``cell``: (batch, window - 1, signal) -> the same shape.
+    """The Keras network around recurrent layers of class ``cell``: (batch, window - 1, signal) -> the same shape.
 
     A recurrent net for what is nonlinear beside a short linear autoregression of each signal for what is not. The
     linear highway is LSTNet's (Lai et al. 2018): with a few hundred rows it does most of the foretelling, needs
@@ -91,21 +93,27 @@ def recurrent(cell: Any, signals: int, config: Any) -> Any:
     from models.layers import Autoregression  # noqa: PLC0415  # likewise
 
     rows = keras.Input((config.window - 1, signals))  # (batch, time, signal)
-    hidden = cell(config.units, return_sequences=True)(rows)  # (batch, time, unit)
+    hidden = rows
+    for _ in range(config.layers):
+        hidden = cell(config.units, return_sequences=True)(hidden)  # (batch, time, unit)
     rest = keras.layers.Dense(signals, name="rest")(hidden)  # (batch, time, signal)
     linear = Autoregression(config.lags, name="linear")(rows)  # (batch, time, signal)
     return keras.Model(rows, linear + rest)
 
 
-def recurrent_shapes(cell: Shapes, signals: int, config: Any) -> Shapes:
-    """What ``recurrent`` learns around a cell that learns ``cell``."""
-    return (*cell, ("zeros_kernel", (config.lags, signals)), *runtime.dense_shapes(config.units, signals))
+def recurrent_shapes(cell: Callable[[int, int], Shapes], signals: int, config: Any) -> Shapes:
+    """What ``recurrent`` learns around cells that learn ``cell(inputs, units)``."""
+    widths = [signals] + [config.units] * (config.layers - 1)
+    cells = [shape for width in widths for shape in cell(width, config.units)]
+    return (*cells, ("zeros_kernel", (config.lags, signals)), *runtime.dense_shapes(config.units, signals))
 
 
 def recurrent_forward(cell: Callable[..., Float32], weights: Sequence[Float32], rows: Float32) -> Float32:
     """The network that ``recurrent`` builds, in numpy, around a layer of ``models.runtime``: (time, signal, batch)."""
     *own, linear, kernel, bias = weights
-    hidden = cell(rows, *own)  # (time, unit, batch)
+    hidden = rows
+    for first in range(0, len(own), _ARRAYS):
+        hidden = cell(hidden, *own[first : first + _ARRAYS])  # (time, unit, batch)
     foretold = runtime.dense(hidden, kernel, bias)  # (time, signal, batch)
     foretold += runtime.autoregression(rows, linear)
     return foretold
@@ -113,4 +121,5 @@ def recurrent_forward(cell: Callable[..., Float32], weights: Sequence[Float32], 
 
 def check_recurrent(config: Any) -> None:
     """Raise ``ValueError`` naming the key of a recurrent forecaster's config that cannot be."""
-    within(config, window=(8, 1024), units=(1, 512), lags=(1, config.window - 1), epochs=(1, 10_000), noise=(0.0, 1.0))
+    within(config, window=(8, 1024), units=(1, 512), layers=(1, 4), lags=(1, config.window - 1))
+    within(config, epochs=(1, 10_000), noise=(0.0, 1.0))

@@ -133,7 +133,7 @@ def can_carry() -> bool:
     return any(field.name == "carried" for field in fields(Config))
 
 
-def write_artifact(folder: Path, *, units: int, window: int = 32, carried: bool | None = None) -> Path:
+def write_artifact(folder: Path, *, units: int, layers: int = 1, window: int = 32, carried: bool | None = None) -> Path:
     """Train an LSTM on a little of the fleet (two epochs: what it costs to score does not depend on what it learnt).
 
     ``carried``: with its state carried, or windowed; None is whichever the run is about.
@@ -144,7 +144,7 @@ def write_artifact(folder: Path, *, units: int, window: int = 32, carried: bool 
         Recording(name, START_MS + row[number::2] * PERIOD_MS, SIGNALS, values[number::2], None)
         for number, name in enumerate(fleet.names)
     ]
-    config: dict[str, int | bool] = {"units": units, "window": window, "epochs": 2}
+    config: dict[str, int | bool] = {"units": units, "layers": layers, "window": window, "epochs": 2}
     if can_carry():
         config["carried"] = FORM.carried if carried is None else carried
     train(held, detector="lstm_forecaster", signals=SIGNALS, config=config, seed=1).save(folder)

@@ -29,14 +29,15 @@ from models.network import Shapes
 class Config:
     """Sizes and schedule.
 
-    window: rows the detector looks back over; units: cells; lags: rows of the linear part; epochs: at most so many
-    passes, fewer if the validation loss stops falling; noise: standard deviation added to training inputs, scaled
-    units;
+    window: rows the detector looks back over; units: cells in each of so many layers; lags: rows of the linear part;
+    epochs: at most so many passes, fewer if the validation loss stops falling; noise: standard deviation added to
+    training inputs, scaled units;
     carried: take one step for each reading, with its state carried, in place of a window.
     """
 
     window: int = 32
     units: int = 32
+    layers: int = 1
     lags: int = 5
     epochs: int = 60
     noise: float = 0.1
@@ -55,7 +56,7 @@ def build(signals: int, config: Config) -> Any:
 
 def shapes(signals: int, config: Config) -> Shapes:
     """What it learns."""
-    return recurrent_shapes(runtime.simple_rnn_shapes(signals, config.units), signals, config)
+    return recurrent_shapes(runtime.simple_rnn_shapes, signals, config)
 
 
 def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32:  # noqa: ARG001  # sizes: the weights'

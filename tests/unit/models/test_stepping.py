@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,19 @@ from models.stepping import CELLS, Stepper, recurrence_of
 SIGNALS, UNITS, LAGS = 5, 12, 3
 
 
-def weights_of(layer, rng):
+def weights_of(layer, rng, layers=1):
     gates = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[layer] * UNITS
     bias = (2, gates) if layer == "GRU" else (gates,)
     shapes = [
-        ("kernel", (SIGNALS, gates)),
-        ("recurrent_kernel", (UNITS, gates)),
-        ("bias", bias),
+        shape
+        for number in range(layers)
+        for shape in (
+            ("kernel", (UNITS if number else SIGNALS, gates)),
+            ("recurrent_kernel", (UNITS, gates)),
+            ("bias", bias),
+        )
+    ]
+    shapes += [
         ("zeros_kernel", (LAGS, SIGNALS)),
         ("kernel", (UNITS, SIGNALS)),
         ("bias", (SIGNALS,)),
@@ -43,10 +50,15 @@ def layer(request):
     return request.param
 
 
+@pytest.fixture(params=[1, 2])
+def layers(request):
+    return request.param
+
+
 @pytest.fixture
-def stepper(layer):
+def stepper(layer, layers):
     rng = np.random.default_rng(3)
-    return Stepper(recurrence_of(layer, weights_of(layer, rng)), yardstick_of(rng))
+    return Stepper(recurrence_of(layer, weights_of(layer, rng, layers)), yardstick_of(rng))
 
 
 def walk(stepper, rows, slots=(0,), state=None):
@@ -56,18 +68,16 @@ def walk(stepper, rows, slots=(0,), state=None):
 
 
 @pytest.mark.tensorflow
-def test_a_step_foretells_what_keras_foretells_from_the_whole_history(layer, stepper):
+def test_a_step_foretells_what_keras_foretells_from_the_whole_history(layer, layers, stepper):
     import keras
 
     from models.forecasting import recurrent
 
     rows = np.random.default_rng(0).normal(size=(300, SIGNALS)).astype(np.float32)
 
-    class Sizes:
-        window, units, lags = len(rows) + 1, UNITS, LAGS
-
-    model = recurrent(getattr(keras.layers, layer), SIGNALS, Sizes)
-    model.set_weights(list(weights_of(layer, np.random.default_rng(3)).values()))
+    sizes = SimpleNamespace(window=len(rows) + 1, units=UNITS, layers=layers, lags=LAGS)
+    model = recurrent(getattr(keras.layers, layer), SIGNALS, sizes)
+    model.set_weights(list(weights_of(layer, np.random.default_rng(3), layers).values()))
     foretold = np.asarray(model(rows[None]))[0]
     stepped = np.concatenate([scored.expected for scored in walk(stepper, rows)])
     np.testing.assert_allclose(stepped[1:], foretold[:-1], atol=2e-5)

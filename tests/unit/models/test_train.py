@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from models.artifact import load
 from models.datasets import Recording
 from models.errors import TrainingError, UnknownDetector
 from models.train import infer_period_s, score_series, train
@@ -96,3 +97,16 @@ def test_what_cannot_be_asked_is_refused():
         train([history()], detector="ewma", splits=(0.9, 0.2, 0.1))
     with pytest.raises(ValueError, match="unknown key"):
         train([history()], detector="ewma", config={"x": 1})
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", ["lstm_forecaster", "gru_forecaster", "rnn_forecaster"])
+@pytest.mark.parametrize("carried", [False, True])
+def test_stacked_layers_give_keras_numbers_and_are_saved(kind, carried, tmp_path):
+    # training refuses a network that gives other numbers in numpy than in Keras, and loading does so again
+    config = {"units": 6, "layers": 3, "window": 12, "epochs": 1, "carried": carried}
+    trained = train([history(300)], detector=kind, config=config)
+    trained.save(tmp_path / "artifact")
+    loaded = load(tmp_path / "artifact")
+    values = history(50, seed=1).values
+    np.testing.assert_array_equal(score_series(loaded, values).score, score_series(trained, values).score)
