@@ -144,11 +144,15 @@ class Rows:
         watched = [place for place, signal in enumerate(layout) if signal in self._column]
         plain &= ~np.isnan(matrix[:, watched]).all(axis=1)
         named = assets if plain.all() else list(compress(assets, plain.tolist()))
-        for asset in dict.fromkeys(named):
-            with suppress(DecodeError):
-                self._code(asset)
         known = self._codes
-        codes = np.array([known.get(asset, -1) for asset in assets], dtype=np.int32)
+        new = [asset for asset in dict.fromkeys(named) if asset not in known]
+        if "".join(new).isprintable() and all(new) and max(map(len, new), default=0) <= MAX_NAME:
+            known.update(zip(new, range(len(known), len(known) + len(new)), strict=True))
+        else:
+            for asset in new:
+                with suppress(DecodeError):
+                    self._code(asset)
+        codes = np.fromiter((known.get(asset, -1) for asset in assets), np.int32, len(assets))
         plain &= codes >= 0
         if plain.all():
             self._blocks.append((len(self), codes, records, at_ms, layout, matrix))
