@@ -27,7 +27,7 @@ from models.base import Float32, Float64
 from models.weights import checked
 
 #: Standardised innovations are clipped here, far above any threshold, so that no square can overflow.
-_CLIP: Final = 1e3
+CLIP: Final = 1e3
 _Floats = npt.NDArray[np.floating[Any]]
 _FLOOR: Final = 0.05  # scaled: an error smaller than this is never strange, however well a signal is predicted
 RECENT: Final = 0.15  # weight of the newest row in the recent power
@@ -81,7 +81,7 @@ class Yardstick:
 
     def standardised(self, innovations: Float32) -> Float64:
         """(..., signal) innovations over their usual size, clipped."""
-        return np.clip(innovations.astype(np.float64) / self.spread, -_CLIP, _CLIP)
+        return np.clip(innovations.astype(np.float64) / self.spread, -CLIP, CLIP)
 
     def _views(self, innovations: Float32) -> list[tuple[Float64, Float64, Float64]]:
         """For plain and whitened: the (batch, signal) squares of newest, recent and level."""

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.base import Float32, Float64, Scored
-from models.innovation import LEVEL, RECENT, Yardstick, combine
+from models.innovation import CLIP, LEVEL, RECENT, Yardstick, combine
 from models.network import EDGE
 
 _Ints = npt.NDArray[np.integer[Any]]
@@ -36,7 +36,7 @@ _LANES: Final = 32  # assets that one call of BLAS takes, each a column
 _MOST: Final = 16384
 _HALF: Final = np.float32(0.5)
 #: Beyond this age the weights of an exponential mean sum to 1 in float32.
-_AGES: Final = 1024
+_AGES: Final = 512
 
 
 class Cell:
@@ -312,21 +312,24 @@ class Stepper:
         Rows are worked on step by step: all assets' first ones, then the second ones. Assets with more rows come first,
         so that those that are left at a step are always the first ones.
         """
-        even = bool(counts.min() == counts.max())
-        if not even:
+        lags, held = len(self.recurrence.linear), state.arrays["past"]
+        assets, steps = len(slots), int(counts.max())
+        even = steps == counts.min()
+        if even:
+            active = np.full(steps, assets)
+            take = (starts + np.arange(steps)[:, None]).ravel()
+        else:
             order = np.argsort(-counts, kind="stable")
             slots, counts, starts = slots[order], counts[order], starts[order]
-        steps, assets = int(counts[0]), len(slots)
-        active = assets - np.searchsorted(counts[::-1], np.arange(steps), side="right")
+            active = assets - np.searchsorted(counts[::-1], np.arange(steps), side="right")
+            rank = np.arange(active.sum()) - np.repeat(np.cumsum(active) - active, active)
+            step = np.repeat(np.arange(steps), active)
+            take = starts[rank] + step
         bounds = np.concatenate([[0], np.cumsum(active)])
-        rank = np.arange(bounds[-1]) - np.repeat(bounds[:-1], active)
-        step = np.repeat(np.arange(steps), active)
-        take = starts[rank] + step
         given = rows[take]
 
-        lags = len(self.recurrence.linear)
         # What is known: the past, as steps before the first, then the new rows with what is missing filled in.
-        known = np.concatenate([state.arrays["past"][slots].transpose(1, 0, 2).reshape(lags * assets, -1), given])
+        known = np.concatenate([held[slots].transpose(1, 0, 2).reshape(lags * assets, -1), given])
         before = np.concatenate([np.arange(lags) * assets, lags * assets + bounds])
         if np.isnan(given).any():
             for number in range(steps):
@@ -340,14 +343,18 @@ class Stepper:
                 foretold += known[lag * assets : lag * assets + len(given)] * weight
             else:
                 foretold += known[before[step + lag] + rank] * weight
-        state.arrays["past"][slots] = known[before[counts[:, None] + np.arange(lags)] + np.arange(assets)[:, None]]
-
-        seen = state.rows[slots][rank] + step
+        if even:
+            held[slots] = known[steps * assets :].reshape(lags, assets, -1).transpose(1, 0, 2)
+            seen = (state.rows[slots] + np.arange(steps)[:, None]).ravel()
+        else:
+            held[slots] = known[before[counts[:, None] + np.arange(lags)] + np.arange(assets)[:, None]]
+            seen = state.rows[slots][rank] + step
         state.rows[slots] += counts.astype(state.rows.dtype)
         innovations = given - foretold
-        innovations[seen == 0] = np.nan
-        views = self._views(state, slots, innovations, np.clip(seen, 1, _AGES - 1), bounds, active)
-        return take, views, ~np.isnan(innovations), foretold
+        if not seen.min():
+            innovations[seen == 0] = np.nan
+        there = ~np.isnan(innovations)
+        return take, self._views(state, slots, innovations, there, seen, bounds, active), there, foretold
 
     def _recur(self, state: CarriedState, slots: _Ints, inputs: Float32, bounds: _Int64, active: _Int64) -> Float32:
         """Let the cells see inputs (row, signal) step by step; what the state before each foretold without the lags."""
@@ -414,13 +421,17 @@ class Stepper:
         state: CarriedState,
         slots: _Ints,
         innovations: Float32,
-        ages: _Int64,
+        there: npt.NDArray[np.bool_],
+        seen: _Int64,
         bounds: _Int64,
         active: _Int64,
     ) -> _Views:
         """Take innovations (row, signal) into the carried means; newest, recent and level, plain and whitened."""
         signals = innovations.shape[1]
-        z = np.nan_to_num(self.yardstick.standardised(innovations).astype(np.float32))
+        z = innovations / self.yardstick.spread
+        np.clip(z, -CLIP, CLIP, out=z)
+        if not there.all():
+            z[~there] = 0
         whitened = _product(self._whitener, z)
         powers = (z * z, whitened * whitened)
         means = np.empty((len(z), 3 * signals), np.float32)
@@ -440,6 +451,7 @@ class Stepper:
             last = now
         after[: len(last)] = last
         state.arrays["means"][slots] = after
+        ages = np.clip(seen, 1, _AGES - 1) if seen.min() < _AGES else np.array([_AGES - 1])
         total, squared = self._recent_total[ages][:, None], self._level_power[ages][:, None]
         level = means[:, 2 * signals :]
         # the mean of what is whitened is the whitened mean: one of them is enough to carry
