@@ -170,8 +170,8 @@ def measure(wanted: Collection[str], budget: Budget, folder: Path, bootstrap: st
     us = {name: 1e6 * middle(held).cpu_s for name, held in costs.items()}
     note = (
         f"CPU a reading: {us['thinned']:.2f} us, without sinks {us['none']:.2f}, with alerts and metrics alone "
-        f"{us['alerts']:.2f}; unthinned {us['all']:.2f}; with the scores topic in place of InfluxDB {us['scores']:.2f}, "
-        f"thinned {us['scores thinned']:.2f}; {rounds} rounds"
+        f"{us['alerts']:.2f}; unthinned {us['all']:.2f}; with the scores topic in place of InfluxDB "
+        f"{us['scores']:.2f}, thinned {us['scores thinned']:.2f}; {rounds} rounds"
     )
     return {"sinks_share": Measured(share, note)}
 

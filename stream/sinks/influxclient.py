@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import time
 from typing import Annotated, Any, Final, Literal
 
@@ -43,22 +44,28 @@ class InfluxSettings(BaseSettings):
 
 
 class InfluxClient:
-    """Writes lines with influxdb-client, which is imported here and not before: it takes half a second."""
+    """Writes lines with influxdb-client over a connection that is kept. Imports it when made: it takes half a second.
+
+    Lines are made by ``stream.sinks.lineprotocol`` and handed over as bytes: a ``Point`` each costs a hundred times as
+    much. Its retries are off, for they would sleep in the thread and hide what the server said.
+    """
 
     def __init__(self, settings: InfluxSettings) -> None:
         from influxdb_client import InfluxDBClient  # noqa: PLC0415  # see above
         from influxdb_client.client.exceptions import InfluxDBError  # noqa: PLC0415
         from influxdb_client.client.write_api import SYNCHRONOUS  # noqa: PLC0415
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415  # comes with it
 
         self._settings = settings
-        self._error_type = InfluxDBError
+        self._answered = InfluxDBError
+        self._away = (HTTPError, OSError)
         self._client = InfluxDBClient(
             settings.url.rstrip("/"),
             token=settings.token.get_secret_value(),
             org=settings.org,
             timeout=int(settings.timeout_s * 1000),
             enable_gzip=settings.gzip,
-            retries=False,  # it would sleep in the thread and hide what the server said
+            retries=False,
         )
         self._api = self._client.write_api(write_options=SYNCHRONOUS)
 
@@ -66,38 +73,42 @@ class InfluxClient:
         """Disconnect."""
         self._client.close()
 
-    def post(self, lines: list[str]) -> list[tuple[list[str], str]]:
+    def post(self, lines: str) -> list[tuple[list[str], str]]:
         """Write lines. Returns those that the server will never take, with its reasons.
 
         Where the server says that something in them is wrong, it is given halves, and halves of those, until the lines
         to blame stand alone; the others are written. Raises ``SinkUnavailable`` to try again with all: writing a line
         twice does no harm.
         """
+        reason = self._post_once(lines)
+        if not reason:
+            return []
         refused: list[tuple[list[str], str]] = []
-        waiting, posts = [lines], 0
+        waiting, posts = [(lines.split("\n"), reason)], 1
         while waiting:
-            part = waiting.pop()
-            reason, posts = self._post_once(part), posts + 1
+            part, reason = waiting.pop()
             if reason.startswith("split ") and len(part) > 1 and posts < _MAX_POSTS:
                 middle = len(part) // 2
-                waiting += [part[middle:], part[:middle]]
+                halves = [part[:middle], part[middle:]]
+                waiting += [(half, self._post_once("\n".join(half))) for half in halves]
+                posts += 2
             elif reason:
                 refused.append((part, reason.removeprefix("split ")))
         return refused
 
-    def _post_once(self, lines: list[str]) -> str:
+    def _post_once(self, lines: str) -> str:
         """One request. Returns why the lines were refused, or "". Raises ``SinkUnavailable``."""
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415  # comes with influxdb_client
-
         try:
-            self._api.write(self._settings.bucket, record="\n".join(lines))
-        except self._error_type as error:
+            self._api.write(self._settings.bucket, record=lines.encode())
+        except self._answered as error:
             status = getattr(error, "status", None) or 0
-            said = f"HTTP {status}: {self._without_token(getattr(error, 'message', '') or str(error))}"
+            answer = getattr(error, "response", None)
+            said = "" if answer is None else _message(answer.data or "")
+            reason = f"HTTP {status}: {self._without_token(said or str(error))}"
             if status in _RETRY_STATUS or not 400 <= status < 500:
-                raise SinkUnavailable(said, _retry_after_s(getattr(error, "headers", None))) from None
-            return ("split " if status in _SPLIT_STATUS else "") + said
-        except (HTTPError, OSError) as error:
+                raise SinkUnavailable(reason, _retry_after_s(getattr(error, "headers", None))) from None
+            return ("split " if status in _SPLIT_STATUS else "") + reason
+        except self._away as error:
             raise SinkUnavailable(f"{self._settings.url}: {self._without_token(str(error))}", 0.0) from None
         return ""
 
@@ -105,6 +116,16 @@ class InfluxClient:
         token = self._settings.token.get_secret_value()
         said = said.replace(token, "***") if token else said
         return said if len(said) <= 300 else said[:300] + "..."
+
+
+def _message(said: bytes | str) -> str:
+    """What the server says is wrong: InfluxDB 2's ``message``, InfluxDB 1's ``error``, or all it says."""
+    text = (said if isinstance(said, str) else said.decode("utf-8", "replace")).strip()
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return str(found.get("message") or found.get("error") or text) if isinstance(found, dict) else text
 
 
 def _retry_after_s(headers: Any) -> float:

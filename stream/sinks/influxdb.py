@@ -11,6 +11,8 @@ Measurement ``headrace_score``, one point for each reading that was judged; tags
     share_<signal>               the signal's part in the score, only while an alert is open
     model_version                text
 
+Measured values, score and threshold are written exactly, what was worked out from them with seven digits.
+
 These are what Grafana draws: score over threshold, measured value in its band, share by signal under an open alert.
 Measurement ``headrace_alert``, one point for each transition, with the same tags: state, severity, verdict, active,
 score, threshold, peak, confidence, sequence, id, kind, model_version, onset, causes (text), share_<signal>: for
@@ -90,8 +92,8 @@ class InfluxSink:
         """Start the writer. The server need not be there."""
         if self._task is not None or not self._settings.url:
             return
-        self._client = InfluxClient(self._settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="influxdb")
+        self._client = await asyncio.get_running_loop().run_in_executor(self._thread, InfluxClient, self._settings)
         self._stopping.clear()
         self._task = asyncio.create_task(self._write_on(self._client), name="headrace-influxdb")
 
@@ -177,16 +179,17 @@ class InfluxSink:
             else:
                 if attempt:
                     _log.info("influxdb: takes lines again after %d failed writes", attempt)
-                self._count(lines, refused)
+                self._count(refused)
                 return
 
-    def _count(self, lines: Sequence[str], refused: Sequence[tuple[list[str], str]]) -> None:
+    def _count(self, refused: Sequence[tuple[list[str], str]]) -> None:
+        """Count the block in hand, of which some lines were refused."""
         count = sum(len(part) for part, _ in refused)
-        self.written_lines += len(lines) - count
+        self.written_lines += self._in_hand - count
         self.refused_lines += count
         if refused:
             part, reason = refused[0]
-            _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, len(lines), part[0], reason)
+            _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, self._in_hand, part[0], reason)
         if self._refused is not None:
             for part, reason in refused:
                 self._refused(part, reason)
@@ -209,15 +212,14 @@ class InfluxSink:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _encode(self, block: Sequence[Scores | tuple[Alert, ...]]) -> list[str]:
-        lines: list[str] = []
-        for item in block:
-            lines += (
-                score_lines(item, self._site)
-                if isinstance(item, Scores)
-                else [alert_line(alert, self._site) for alert in item]
-            )
-        return lines
+    def _encode(self, block: Sequence[Scores | tuple[Alert, ...]]) -> str:
+        """The lines of a block, as they are sent."""
+        return "\n".join(
+            score_lines(item, self._site)
+            if isinstance(item, Scores)
+            else "\n".join(alert_line(alert, self._site) for alert in item)
+            for item in block
+        )
 
 
 def _backoff_s(attempt: int) -> float:

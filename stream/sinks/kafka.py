@@ -1,7 +1,8 @@
 """Alerts, scores, dead letters and late readings to Kafka topics. Essential: no batch is acknowledged without it.
 
 ``stream.sinks.messages`` says what is written; this is how: all of a batch at once, acknowledged by every replica in
-sync, record by record only where the broker finds fault with one of them.
+sync, record by record only where the broker finds fault with one of them. Scores, of which there are as many as
+readings, are made into Kafka's batches in a thread (``stream.sinks.batches``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, errors
 
 from stream.errors import SinkRefused, SinkUnavailable
-from stream.records import DeadLetter, Output, Record
+from stream.records import DeadLetter, Output, Record, Scores
 from stream.settings import KafkaSettings, TopicSettings
+from stream.sinks.batches import SCORE_HEADERS, Pack, pack
 from stream.sinks.messages import Message, all_messages, score_rows, smaller
 from stream.sinks.thin import history
 
@@ -104,14 +106,14 @@ class KafkaSink:
         Raises ``SinkUnavailable`` when the cluster is away or an operator must mend it (rights, a topic's name), and
         ``SinkRefused`` with the dead letters of the records that the cluster will never take; the others are written.
         """
-        if self._topics.scores and history(output):  # a JSON for every row: not on the event loop
-            messages = await asyncio.to_thread(all_messages, output, self._topics, self._site)
-        else:
-            messages = all_messages(output, self._topics, self._site)
-        if not messages:
+        messages = all_messages(output, self._topics, self._site)
+        scores = [held for held in history(output) if len(held)] if self._topics.scores else []
+        if not messages and not scores:
             return
         await self.start()
         failed = await self._send(messages)
+        if scores:
+            failed += await self._send_scores(scores)
         refused: list[DeadLetter] = []
         for message, error in failed:
             left = await self._alone(message, error)
@@ -156,6 +158,49 @@ class KafkaSink:
         if trouble is not None:
             await self._give_up(trouble)
         return failed
+
+    async def _send_scores(self, scores: Sequence[Scores]) -> list[tuple[Message, BaseException]]:
+        """All rows as batches made in a thread, one after the other to each partition. Returns those that failed."""
+        producer = self._producer
+        try:
+            partitions = sorted(await producer.partitions_for(self._topics.scores))
+        except errors.KafkaError as error:
+            await self._give_up(error)
+            raise
+        packs = await asyncio.to_thread(pack, scores, self._site, partitions)
+        sending = [self._send_packs(producer, partition, held) for partition, held in packs.items()]
+        failed: list[tuple[Message, BaseException]] = []
+        trouble: BaseException | None = None
+        for found, wrong in await asyncio.gather(*sending):
+            failed += found
+            trouble = trouble or wrong
+        if trouble is not None:
+            await self._give_up(trouble)
+        return failed
+
+    async def _send_packs(
+        self, producer: Any, partition: int, packs: Sequence[Pack]
+    ) -> tuple[list[tuple[Message, BaseException]], BaseException | None]:
+        """The rows that failed on their own account, and what else went wrong; nothing is sent after that."""
+        topic = self._topics.scores
+        failed: list[tuple[Message, BaseException]] = []
+        sent: list[tuple[Pack, asyncio.Future[Any]]] = []
+        trouble: BaseException | None = None
+        for held in packs:
+            try:
+                sent.append((held, await producer.send_batch(held.batch, topic, partition=partition)))
+            except Exception as error:  # judged by the caller; those already sent must be waited for first
+                trouble = error
+                break
+        results = await asyncio.gather(*(future for _, future in sent), return_exceptions=True)
+        for (held, _), result in zip(sent, results, strict=True):
+            if not isinstance(result, BaseException):
+                continue
+            if isinstance(result, (*_TOO_LARGE, *_REFUSED)):
+                failed += [(Message(topic, key, value, SCORE_HEADERS), result) for key, value in held.rows]
+            else:
+                trouble = trouble or result
+        return failed, trouble
 
     async def _alone(self, message: Message, error: BaseException) -> BaseException | None:
         """Write a record by itself, in ever smaller parts if it may be cut. Returns the error that remains, or None.

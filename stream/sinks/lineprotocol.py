@@ -1,4 +1,4 @@
-"""Scores and alerts as InfluxDB line protocol, column by column: 5 us a row, where ``influxdb_client.Point`` takes 100.
+"""Scores and alerts as InfluxDB line protocol: 2 us a row of 34 fields, where ``influxdb_client.Point`` takes 400.
 
 Timestamps are nanoseconds. A number that is not finite is never written: the field is left out, and ``valid=false``
 with a ``reason`` says that there was no score. Text is escaped as the protocol wants it; in tags and keys a quote,
@@ -8,12 +8,16 @@ a backslash or a control character becomes ``%22``, ``%5C``, ``%0A``, ..., becau
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 
-from stream.records import Alert, Float64, Scores
-from stream.sinks.rows import derive
+from models.base import KINDS
+from stream.records import Alert, Scores
+from stream.sinks.columns import Column, either, fields, numbers, seven_digits, texts, weave
+from stream.sinks.digits import blocks, cells
+from stream.sinks.rows import Rows, derive
 
 _UNSAFE: Final = re.compile(r"[\\\"\x00-\x1f\x7f]")
 _ESCAPES: Final = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
@@ -31,34 +35,50 @@ def text(value: str) -> str:
     return f'"{value.translate(_TEXT)}"'
 
 
-def score_lines(scores: Scores, site: str = "") -> list[str]:
-    """One line a row of ``headrace_score``; ``stream.sinks.influxdb`` says what is in it."""
+def score_lines(scores: Scores, site: str = "") -> str:
+    """A line for each row, without a line feed at the end; ``stream.sinks.influxdb`` says what is in it."""
     rows = derive(scores)
     heads = [_head("headrace_score", site, asset, scores.detector) for asset in scores.names]
-    tail = f",model_version={text(scores.model_version)} "
-    columns: list[list[str]] = [
+    columns: list[Column] = [
         [heads[asset] for asset in scores.asset.tolist()],
-        ["valid=true" if ok else "valid=false" for ok in rows.valid.tolist()],
-        _floats("score", scores.score),
-        _floats("threshold", scores.threshold),
-        [",anomalous=true" if on else ",anomalous=false" for on in scores.anomalous.tolist()],
-        [f",reason={text(reason)}" if reason else "" for reason in rows.reason],
-        [f",verdict={text(verdict)}" if verdict != "model" else "" for verdict in rows.verdict],
+        either("valid=true", "valid=false", rows.valid),
+        either(",anomalous=true", ",anomalous=false", scores.anomalous),
+        "" if rows.valid.all() else [f",reason={text(reason)}" if reason else "" for reason in rows.reason],
+        texts(["", *(f",verdict={text(verdict)}" for verdict in KINDS[1:])], scores.verdict.tolist()),
+        *_numbers(scores, rows),
+        f",model_version={text(scores.model_version)} ",
+        list(map(str, (scores.at_ms * _NS_PER_MS).tolist())),
     ]
-    shares = np.where(scores.anomalous[:, None] & (scores.contributions > 0), scores.contributions, np.nan)
+    return weave(len(scores), columns)
+
+
+def _numbers(scores: Scores, rows: Rows) -> list[Column]:
+    """Fields of numbers: score, threshold and measured values exactly, the others with seven digits."""
+    signals = [escape(signal) for signal in scores.signals]
     tables = {
         "value": scores.values,
         "expected": scores.expected,
         "low": rows.low,
         "high": rows.high,
-        "share": shares if scores.anomalous.any() else None,
+        "share": scores.contributions if scores.anomalous.any() else None,
     }
-    for name, table in tables.items():
-        if table is not None:
-            keys = (f"{name}_{escape(signal)}" for signal in scores.signals)
-            columns += [_floats(key, table[:, at], exact=name == "value") for at, key in enumerate(keys)]
-    columns.append([f"{tail}{at_ms * _NS_PER_MS}" for at_ms in scores.at_ms.tolist()])
-    return list(map("".join, zip(*columns, strict=True)))
+    shown = {name: table for name, table in tables.items() if table is not None}
+    keys = ["score=", "threshold=", *(f"{name}_{signal}=" for name in shown for signal in signals)]
+    table = np.concatenate([scores.score[:, None], scores.threshold[:, None], *shown.values()], axis=1)
+    exact = np.arange(len(keys)) < 2 + len(signals)
+    present = np.isfinite(table)
+    if "share" in shown:
+        present[:, -len(signals) :] &= scores.anomalous[:, None] & (scores.contributions > 0)
+
+    solid = np.flatnonzero(present.all(axis=0))
+    fast = cells(table[:, solid], exact[solid])
+    solid = solid[fast.columns]
+    rest = np.setdiff1d(np.arange(len(keys)), solid)
+    columns: list[Column] = [blocks([f",{keys[at]}" for at in solid.tolist()], fast)] if len(solid) else []
+    if len(rest):
+        slow = np.where(exact[rest], table[:, rest], seven_digits(table[:, rest]))
+        columns += fields([keys[at] for at in rest.tolist()], numbers(slow), present[:, rest])
+    return columns
 
 
 def alert_line(alert: Alert, site: str = "") -> str:
@@ -91,19 +111,11 @@ def alert_line(alert: Alert, site: str = "") -> str:
     return f"{head}{pairs} {at_ms * _NS_PER_MS + alert.sequence % _NS_PER_MS}"
 
 
+@lru_cache(maxsize=1 << 16)
 def _head(measurement: str, site: str, asset: str, detector: str) -> str:
     """Measurement and tags, sorted by key as the servers like them; an empty tag is not allowed and is left out."""
     tags = {"asset": asset, "detector": detector, "site": site}
     return measurement + "".join(f",{key}={escape(value)}" for key, value in tags.items() if value) + " "
-
-
-def _floats(key: str, column: Float64, *, exact: bool = True) -> list[str]:
-    """``,key=value`` for each row, "" where it is not finite; seven digits unless ``exact``."""
-    start = f",{key}="
-    values = column.tolist()
-    if exact:
-        return [f"{start}{value!r}" if value - value == 0.0 else "" for value in values]
-    return [f"{start}{value:.7g}" if value - value == 0.0 else "" for value in values]
 
 
 def _field(value: Any) -> str:

@@ -10,16 +10,18 @@ where they came from and why. One that is too large for its topic is cut, with i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import numpy as np
 
+from models.base import KINDS
 from stream.records import Alert, Output, RawRecord, Scores, to_json
 from stream.settings import TopicSettings
+from stream.sinks.columns import Column, either, fields, numbers, seven_digits, texts, weave
 from stream.sinks.rows import derive
-from stream.sinks.thin import history
 
 _CUTS: Final = (1_000_000, 900_000, 500_000, 100_000, 10_000, 500, 0)
 _OURS: Final = "headrace."
@@ -39,17 +41,13 @@ class Message:
 
 
 def all_messages(output: Output, topics: TopicSettings, site: str) -> list[Message]:
-    """All of ``output`` in the order of its topics: alerts, scores where they have a topic, dead letters, late."""
+    """All of ``output`` but its scores, in the order of its topics: alerts, dead letters, late."""
     return list(_messages(output, topics, site))
 
 
 def _messages(output: Output, topics: TopicSettings, site: str) -> Iterator[Message]:
     for alert in output.alerts:
         yield Message(topics.alerts, alert.id.encode(), to_json(alert), _cloud_event(alert, site))
-    if topics.scores:
-        for scores in history(output):
-            for key, value in score_rows(scores, site):
-                yield Message(topics.scores, key, value, (("content-type", b"application/json"),))
     for letter in output.dead:
         about = {"error": f"{letter.reason}: {letter.detail}", "reason": letter.reason, "stage": letter.stage}
         yield _carry(topics.dead_letters, letter.record, about)
@@ -71,43 +69,40 @@ def _cloud_event(alert: Alert, site: str) -> _Headers:
 
 
 def score_rows(scores: Scores, site: str) -> Iterator[tuple[bytes, bytes]]:
-    """Key (the asset) and JSON of each row. What is not finite is left out; ``valid`` and ``reason`` say so."""
+    """Key (the asset) and JSON of each row. What is not finite is left out; ``valid`` and ``reason`` say so.
+
+    Measured values and scores are written exactly, what was worked out from them with seven digits.
+    """
+    if not len(scores):
+        return
     rows = derive(scores)
+    about = [
+        to_json({"site": site, "asset": asset, "detector": scores.detector, "kind": scores.kind})[:-1].decode()
+        for asset in scores.names
+    ]
     times = np.datetime_as_string(scores.at_ms.astype("datetime64[ms]"), unit="ms", timezone="UTC").tolist()
-    columns = {"values": scores.values, "expected": scores.expected, "low": rows.low, "high": rows.high}
-    tables = {name: column.tolist() for name, column in columns.items() if column is not None}
-    shares = scores.contributions.tolist()
-    for row, (asset, score, threshold, valid, anomalous) in enumerate(
-        zip(
-            *(a.tolist() for a in (scores.asset, scores.score, scores.threshold, rows.valid, scores.anomalous)),
-            strict=True,
-        )
-    ):
-        record: dict[str, Any] = {
-            "site": site,
-            "asset": scores.names[asset],
-            "detector": scores.detector,
-            "kind": scores.kind,
-            "model_version": scores.model_version,
-            "ts": times[row],
-            "valid": valid,
-            "anomalous": anomalous,
-            "verdict": rows.verdict[row],
-        }
-        if valid:
-            record["score"] = score
-        else:
-            record["reason"] = rows.reason[row]
-        if np.isfinite(threshold):
-            record["threshold"] = threshold
-        for name, table in tables.items():
-            record[name] = _finite(scores.signals, table[row])
-        record["shares"] = {name: share for name, share in zip(scores.signals, shares[row], strict=True) if share > 0}
-        yield scores.names[asset].encode(), to_json(record)
-
-
-def _finite(signals: Sequence[str], row: list[float]) -> dict[str, float]:
-    return {name: value for name, value in zip(signals, row, strict=True) if value - value == 0.0}
+    judged = np.stack([scores.score, scores.threshold], axis=1)
+    columns: list[Column] = [
+        [about[asset] for asset in scores.asset.tolist()],
+        f',"model_version":{msgspec.json.encode(scores.model_version).decode()},"ts":"',
+        times,
+        either('","valid":true', '","valid":false', rows.valid),
+        either(',"anomalous":true', ',"anomalous":false', scores.anomalous),
+        texts([f',"verdict":"{verdict}"' for verdict in KINDS], scores.verdict.tolist()),
+        "" if rows.valid.all() else [f',"reason":"{reason}"' if reason else "" for reason in rows.reason],
+        *fields(['"score":', '"threshold":'], numbers(judged), np.isfinite(judged)),
+    ]
+    keys = [f"{msgspec.json.encode(signal).decode()}:" for signal in scores.signals]
+    tables = {"values": scores.values, "expected": scores.expected, "low": rows.low, "high": rows.high}
+    for name, table in tables.items():
+        if table is not None:
+            written = numbers(table if name == "values" else seven_digits(table))
+            columns += [f',"{name}":{{', *fields(keys, written, np.isfinite(table), separated=False), "}"]
+    shares = seven_digits(scores.contributions)
+    columns += [',"shares":{', *fields(keys, numbers(shares), shares > 0, separated=False), "}}"]
+    assets = [asset.encode() for asset in scores.names]
+    for at, row in zip(scores.asset.tolist(), weave(len(scores), columns).encode().split(b"\n"), strict=True):
+        yield assets[at], row
 
 
 def _carry(topic: str, record: RawRecord, about: dict[str, str]) -> Message:

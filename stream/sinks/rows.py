@@ -18,13 +18,11 @@ class Rows:
 
     valid       (row,) bool: the score is a finite number
     reason      why a row is not valid, "" where it is: the kind of the verdict, or ``no_value``
-    verdict     name of each row's verdict, one of ``models.base.KINDS``
     low, high   (row, signal) float64, plant units, the band around ``expected``; None where there is none
     """
 
     valid: Bool
     reason: list[str]
-    verdict: list[str]
     low: Float64 | None
     high: Float64 | None
 
@@ -32,15 +30,12 @@ class Rows:
 def derive(scores: Scores) -> Rows:
     """The derived columns of ``scores``."""
     valid = np.isfinite(scores.score)
-    verdict = [KINDS[kind] for kind in scores.verdict.tolist()]
-    reason = [
-        "" if ok else ("no_value" if kind == KINDS[0] else kind)
-        for ok, kind in zip(valid.tolist(), verdict, strict=True)
-    ]
+    reasons = ["no_value", *KINDS[1:]]
+    reason = ["" if ok else reasons[kind] for ok, kind in zip(valid.tolist(), scores.verdict.tolist(), strict=True)]
     if scores.expected is None or scores.spread is None:
-        return Rows(valid, reason, verdict, None, None)
+        return Rows(valid, reason, None, None)
     width = BAND_SIGMAS * scores.spread
-    return Rows(valid, reason, verdict, scores.expected - width, scores.expected + width)
+    return Rows(valid, reason, scores.expected - width, scores.expected + width)
 
 
 def take(scores: Scores, rows: Int64 | slice) -> Scores:

@@ -21,12 +21,17 @@ from hypothesis import strategies as st
 from stream.errors import ConfigError
 from stream.records import Alert, Cause, Output, Scores
 from stream.settings import from_environment
-from stream.sinks.influxclient import InfluxSettings, _retry_after_s
+from stream.sinks import lineprotocol
+from stream.sinks.influxclient import InfluxSettings, _message, _retry_after_s
 from stream.sinks.influxdb import InfluxSink, _backoff_s
-from stream.sinks.lineprotocol import alert_line, escape, score_lines, text
+from stream.sinks.lineprotocol import alert_line, escape, text
 
 NAMES = st.text(min_size=1, max_size=12).filter(lambda name: not any(0xD800 <= ord(char) <= 0xDFFF for char in name))
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def score_lines(scores: Scores, site: str = "") -> list[str]:
+    return lineprotocol.score_lines(scores, site).split("\n")
 
 
 def split(line: str, at: str) -> list[str]:
@@ -168,6 +173,7 @@ class Server:
         self.blocks: list[list[str]] = []
         self.requests: list[web.Request] = []
         self.delay_s = 0.0
+        self.closing = False  # after each answer, without having said so
         self.url = ""
 
     async def write(self, request: web.Request) -> web.Response:
@@ -182,6 +188,8 @@ class Server:
         if self.bad in body.decode():
             return web.Response(status=400, text='{"message": "field type conflict"}')
         self.blocks.append(body.decode().splitlines())
+        if self.closing and request.transport:
+            asyncio.get_running_loop().call_later(0.02, request.transport.close)
         return web.Response(status=204)
 
     @property
@@ -295,6 +303,21 @@ async def test_a_server_that_wants_nothing_of_it_gets_few_requests(
     await sink.stop()
 
 
+async def test_a_connection_that_the_server_has_closed_is_opened_again(
+    server: Server, make_scores: Callable[..., Scores], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.closing = True
+    sink = InfluxSink(settings(server))
+    await sink.start()
+    for count in range(1, 4):
+        await sink.write(Output(scores=(make_scores(),)))
+        await until(lambda count=count: sink.written_lines == 3 * count)  # type: ignore[misc]
+        await asyncio.sleep(0.05)
+    assert sink.failed_writes == 0
+    assert "are held" not in caplog.text
+    await sink.stop()
+
+
 async def test_unauthorised_is_refused_once_and_the_token_is_not_told(
     server: Server, make_scores: Callable[..., Scores], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -383,6 +406,12 @@ def test_a_bad_address_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
 def test_waiting_grows_and_stays_bounded() -> None:
     assert 0.12 < _backoff_s(0) <= 0.25
     assert 15.0 <= _backoff_s(100) <= 30.0
+    assert [_message(said) for said in (b'{"error": "old"}', b'{"message": "new"}', b"[1]", b"plain")] == [
+        "old",
+        "new",
+        "[1]",
+        "plain",
+    ]
     assert _retry_after_s({"retry-after": "7"}) == 7.0
     assert _retry_after_s({"Retry-After": "86400"}) == 300.0
     soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 20))

@@ -10,14 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka import errors
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.record.memory_records import MemoryRecords
 
 from stream.errors import SinkRefused, SinkUnavailable
 from stream.records import Alert, DeadLetter, Output, Scores
 from stream.settings import KafkaSettings, TopicSettings
+from stream.sinks.batches import pack
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.messages import score_rows
 
 TOPICS = TopicSettings(scores="plant.scores.v1")
+
+
+def read_batches(data: bytes) -> list[list[Any]]:
+    """The records of each batch, as a consumer reads them: CRC checked, decompressed."""
+    found, records = [], MemoryRecords(data)
+    while records.has_next():
+        batch = records.next_batch()
+        assert batch is not None
+        assert batch.validate_crc()
+        found.append(list(batch))
+    return found
 
 
 class FakeProducer:
@@ -30,6 +44,7 @@ class FakeProducer:
         self.failing: Mapping[str, BaseException] = {}
         self.starting: BaseException | None = None
         self.stopped = False
+        self.batches: list[tuple[int, int]] = []
 
     async def start(self) -> None:
         if self.starting:
@@ -46,6 +61,25 @@ class FakeProducer:
             future.set_exception(errors.MessageSizeTooLargeError())
         else:
             self.sent.append({"topic": topic, "value": value, "key": key, "headers": dict(headers)})
+            future.set_result(None)
+        return future
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return {0, 1, 2, 3}
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        (held,) = read_batches(bytes(batch._build()))
+        if topic in self.failing:
+            future.set_exception(self.failing[topic])
+        elif any(len(record.value) > self.limit_bytes for record in held):
+            future.set_exception(errors.MessageSizeTooLargeError())
+        else:
+            self.batches.append((partition, len(held)))
+            self.sent += [
+                {"topic": topic, "value": record.value, "key": record.key, "headers": dict(record.headers)}
+                for record in held
+            ]
             future.set_result(None)
         return future
 
@@ -136,6 +170,49 @@ async def test_a_score_row_never_holds_a_number_that_is_not_one(make_scores: Cal
     assert [row["values"] for _, row in rows] == [{"flow": 1.0}, {}, {"flow": 3.0, "heat": 4.0}]
     assert rows[0][1]["ts"] == "2025-11-24T16:00:00.000Z"
     assert rows[0][1]["high"]["flow"] - rows[0][1]["low"]["flow"] == pytest.approx(6 * 0.5)
+
+
+async def test_scores_go_in_batches_to_the_partition_of_their_asset(make_scores: Callable[..., Scores]) -> None:
+    producer = FakeProducer()
+    scores = make_scores(rows=3000, assets=50)
+    await sink_with(producer).write(Output(scores=(scores,)))
+    assert len(producer.batches) < 20
+    assert {partition for partition, _ in producer.batches} == {0, 1, 2, 3}
+    expected = list(score_rows(scores, "mill"))
+    written = [(record["key"], record["value"]) for record in producer.on(TOPICS.scores)]
+    assert sorted(written) == sorted(expected)
+    assert all(record["headers"] == {"content-type": b"application/json"} for record in producer.on(TOPICS.scores))
+    for asset in range(50):  # in order
+        key = f"pump-{asset}".encode()
+        assert [row for row in written if row[0] == key] == [row for row in expected if row[0] == key]
+
+
+def test_a_key_has_the_partition_that_any_client_gives_it(make_scores: Callable[..., Scores]) -> None:
+    partitions = [0, 1, 2, 3, 4]
+    for partition, packs in pack([make_scores(rows=200, assets=100)], "", partitions).items():
+        for held in packs:
+            assert {DefaultPartitioner()(key, partitions, partitions) for key, _ in held.rows} == {partition}
+            (records,) = read_batches(bytes(held.batch._build()))
+            assert [(record.key, record.value) for record in records] == list(held.rows)
+            assert [record.offset for record in records] == list(range(len(records)))
+
+
+async def test_a_row_that_is_refused_takes_no_other_with_it(make_scores: Callable[..., Scores]) -> None:
+    producer = FakeProducer()
+    producer.limit_bytes = 2000
+    names = ("pump-0", "p" * 3000)
+    with pytest.raises(SinkRefused, match=r"1 records.*plant\.scores\.v1") as refused:
+        await sink_with(producer).write(Output(scores=(make_scores(rows=3, names=names),)))
+    assert [letter.record.key for letter in refused.value.letters] == [names[1].encode()]
+    assert [record["key"] for record in producer.on(TOPICS.scores)] == [b"pump-0"] * 2
+
+
+async def test_scores_wait_for_a_cluster_that_is_away(make_scores: Callable[..., Scores]) -> None:
+    producer = FakeProducer()
+    producer.failing = {TOPICS.scores: errors.NotEnoughReplicasError()}
+    with pytest.raises(SinkUnavailable, match="broker:9092"):
+        await sink_with(producer).write(Output(scores=(make_scores(rows=3),)))
+    assert not producer.stopped
 
 
 async def test_what_is_too_large_is_cut_and_its_batch_is_written(make_dead: Callable[..., DeadLetter]) -> None:
