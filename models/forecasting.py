@@ -19,7 +19,8 @@ from models.base import FitReport, Float32, Progress, no_progress
 from models.deep import DeepDetector
 from models.network import Shapes
 from models.ranges import within
-from models.stepping import Stepper, recurrence_of
+from models.recurrence import recurrence_of
+from models.stepping import Stepper
 from models.windows import fill_forward
 
 _ARRAYS = 3  # that a recurrent layer of Keras learns: kernel, recurrent kernel, bias

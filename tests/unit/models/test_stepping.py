@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from models.innovation import LEVEL, RECENT, Yardstick
-from models.stepping import CELLS, Stepper, recurrence_of
+from models.recurrence import CELLS, recurrence_of
+from models.stepping import Stepper
 
 SIGNALS, UNITS, LAGS = 5, 12, 3
 
