@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import numpy as np
+from msgspec import Meta
 
 from models.base import KINDS
 from stream.records import Alert, Bool, Cause, Float64, Int32, Int64, Severity, State, UInt8
 from stream.sources.json import timestamp
 
 _SEVERITIES: Final[tuple[Severity, ...]] = ("warning", "major", "critical")
+#: Milliseconds since 1970, up to the year 9999.
+Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 #: The band around an expected value, in standard deviations of its error.
 BAND_SIGMAS: Final = 3.0
 
@@ -77,27 +80,30 @@ class Evidence(Protocol):
 
 
 @dataclass(slots=True)
-class _Episode:
-    """An asset's stay above the threshold, from its first row there to its resolution."""
+class Episode:
+    """An asset's stay above the threshold, from its first row there to its resolution.
 
-    onset_ms: int
+    Snapshots hold it field by field: a new field needs a default.
+    """
+
+    onset_ms: Time
     peak: float = 0.0
-    peak_ms: int = 0
+    peak_ms: Time = 0
     causes: tuple[Cause, ...] = ()
-    verdict: str = KINDS[0]
-    confidence: float = 1.0
-    opened_ms: int | None = None
-    below_since_ms: int | None = None
-    level: int = 0
-    published_ms: int = 0
-    sequence: int = 0
+    verdict: Annotated[str, Meta(max_length=64)] = KINDS[0]
+    confidence: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    opened_ms: Time | None = None
+    below_since_ms: Time | None = None
+    level: Annotated[int, Meta(ge=0, lt=len(_SEVERITIES))] = 0
+    published_ms: Time = 0
+    sequence: Annotated[int, Meta(ge=0)] = 0
 
 
 @dataclass(slots=True)
 class DecisionState:
     """What must be remembered between batches: the episodes that are not over, by slot."""
 
-    episodes: dict[int, _Episode] = field(default_factory=dict)
+    episodes: dict[int, Episode] = field(default_factory=dict)
 
 
 def decide(
@@ -145,7 +151,7 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
     if episode is None:
         if value < rules.threshold:
             return False
-        episode = state.episodes[slot] = _Episode(onset_ms=at_ms)
+        episode = state.episodes[slot] = Episode(onset_ms=at_ms)
     if value > episode.peak:
         episode.peak, episode.peak_ms = value, at_ms
         episode.causes = _causes(rows, row)
@@ -177,7 +183,7 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
     return True
 
 
-def _level(episode: _Episode, rules: Rules, at_ms: int) -> int:
+def _level(episode: Episode, rules: Rules, at_ms: int) -> int:
     """Severity by how far over the threshold and for how long; index into ``_SEVERITIES``."""
     far = episode.peak / rules.threshold
     level = 2 if far >= rules.critical_at else 1 if far >= rules.major_at else 0
@@ -219,7 +225,7 @@ def alert_id(detector: str, asset: str, onset_ms: int) -> str:
 
 
 def _alert(
-    episode: _Episode, state: State, rules: Rules, identity: Identity, asset: str, score: float, at_ms: int
+    episode: Episode, state: State, rules: Rules, identity: Identity, asset: str, score: float, at_ms: int
 ) -> Alert:
     opened_ms = episode.opened_ms if episode.opened_ms is not None else at_ms
     alert = Alert(

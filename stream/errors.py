@@ -6,6 +6,7 @@ StreamError
 |-- SinkError
 |   |-- SinkUnavailable    hold what was to be written and try again after ``retry_after_s``
 |   `-- SinkRefused        what was written will never be taken: dead letter, go on
+|-- StateRefused       saved state that cannot be read: what it held is begun anew; with ``reason``, a short code
 `-- BrokerError        the broker cannot be reached or refuses us: the message names address and remedy
 """
 
@@ -81,6 +82,14 @@ class SinkRefused(SinkError):
     def __init__(self, detail: str, letters: Sequence[DeadLetter] = ()) -> None:
         super().__init__(detail)
         self.letters = tuple(letters)
+
+
+class StateRefused(StreamError):
+    """A snapshot's value is not what it should be; ``reason`` is a metric's label."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class BrokerError(StreamError):

@@ -10,19 +10,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from models.base import Float32, Scored
-from stream.decide import DecisionState, Identity, Rules, decide
+from stream.decide import Identity, Rules, alert_id, decide
 from stream.decode import Decoder
+from stream.partition import Lane, Partition, Restored
 from stream.records import (
     Alert,
     Bool,
     DeadLetter,
+    Fetched,
     Float64,
     Int32,
     Int64,
@@ -34,7 +36,8 @@ from stream.records import (
 )
 from stream.score import carry, score
 from stream.settings import DetectorSettings, Plan
-from stream.window import NEVER, WindowState, arrival, runs, window
+from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Image, Meta
+from stream.window import WindowState, arrival, runs, window
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
@@ -53,52 +56,9 @@ class Shelf(Protocol):
         """All signals that any artifact looks at, sorted."""
         ...
 
-
-@dataclass(slots=True)
-class _Lane:
-    """One model at work on the assets of one partition.
-
-    slots    index of an asset within the lane, by its index in the partition; -1 where the lane does not watch it
-    carried  the state of a detector that carries it from reading to reading; its ``windows`` then only count rows
-    """
-
-    detector: str
-    settings: DetectorSettings
-    artifact: Artifact
-    columns: Int64
-    rules: Rules
-    identity: Identity
-    windows: WindowState
-    carried: Any = None
-    decisions: DecisionState = field(default_factory=DecisionState)
-    names: list[str] = field(default_factory=list)
-    slots: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
-
-    def admit(self, index: int, name: str) -> None:
-        """Watch the asset that the partition knows by ``index``."""
-        if index >= len(self.slots):
-            room = max(index + 1, 2 * len(self.slots), 16)
-            slots = np.full(room, -1, dtype=np.int32)
-            slots[: len(self.slots)] = self.slots
-            self.slots = slots
-        self.slots[index] = len(self.names)
-        self.names.append(name)
-
-    def slots_of(self, assets: Int32) -> Int32:
-        """The lane's slot of each asset; -1 where it does not watch it."""
-        known = assets < len(self.slots)
-        return np.where(known, self.slots[np.where(known, assets, 0)], -1).astype(np.int32)
-
-
-@dataclass(slots=True)
-class _PartitionState:
-    """All that is remembered of one partition. ``applied``: offset of the newest record that is part of it."""
-
-    applied: int = -1
-    index: dict[str, int] = field(default_factory=dict)
-    watched: list[bool] = field(default_factory=list)
-    last_ms: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    lanes: dict[tuple[str, int], _Lane] = field(default_factory=dict)
+    def serving(self) -> Iterator[tuple[str, Artifact]]:
+        """Every artifact with its detector's name in the plan."""
+        ...
 
 
 class Pipeline:
@@ -109,7 +69,9 @@ class Pipeline:
         self._shelf = shelf
         self._clock = clock
         self._decoder = Decoder(plan.input, shelf.signals())
-        self._partitions: dict[int, _PartitionState] = {}
+        self._partitions: dict[int, Partition] = {}
+        self._block = block_size(shelf)
+        self._evict_after_ms = _ms(plan.state.evict_after_s)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -122,7 +84,7 @@ class Pipeline:
         Records up to the last offset already applied are passed over: a consumer that was set back reads them again.
         """
         start = self._clock()
-        state = self._partitions.setdefault(partition, _PartitionState())
+        state = self._of(partition)
         given = len(records)
         if records and records[0].offset <= state.applied:
             records = [record for record in records if record.offset > state.applied]
@@ -137,7 +99,7 @@ class Pipeline:
             counts={
                 **output.counts,
                 "records": len(records),
-                "repeated": given - len(records),
+                "repeated": given - len(records) + output.counts.get("repeated", 0),
                 "unknown_signals": unknown,
             },
             stage_s={"decode": decode_s, **output.stage_s},
@@ -146,13 +108,17 @@ class Pipeline:
 
     def run(self, partition: int, readings: Readings, records: Sequence[RawRecord] = ()) -> Output:
         """Readings that need no decoding: a backtest's. ``records`` are for the dead letters."""
-        state = self._partitions.setdefault(partition, _PartitionState())
+        state = self._of(partition)
         counts: Counter[str] = Counter(readings=len(readings))
         stage_s: dict[str, float] = defaultdict(float)
         assets = self._admit(state, readings)
-        order, late, duplicate = arrival(assets, readings.at_ms, state.last_ms)
+        if state.passed is not None:
+            readings, assets = self._new_to_their_assets(state, readings, assets, records)
+            counts["repeated"] = counts["readings"] - len(readings)
+        order, late, duplicate, pause_ms = arrival(assets, readings.at_ms, state.last_ms)
         counts["late"], counts["duplicates"] = int(late.sum()), int(duplicate.sum())
-        fresh = order[~late & ~duplicate]
+        good = ~late & ~duplicate
+        fresh, pause_ms = order[good], pause_ms[good]
         watched = np.array(state.watched, dtype=bool)
         counts["unwatched"] = int((~watched[assets[fresh]]).sum()) if len(fresh) else 0
 
@@ -161,11 +127,12 @@ class Pipeline:
         dead: list[DeadLetter] = []
         for lane in state.lanes.values():
             slots = lane.slots_of(assets[fresh])
-            chosen = fresh[slots >= 0]
+            mine = slots >= 0
+            chosen = fresh[mine]
             if not len(chosen):
                 continue
             try:
-                result = self._watch(lane, slots[slots >= 0], chosen, readings, stage_s)
+                result = self._watch(lane, slots[mine], chosen, pause_ms[mine], readings, stage_s)
             except Exception as error:  # one broken model must not stop the others, nor lose what it was given
                 _log.exception("detector %s failed on %d readings", lane.detector, len(chosen))
                 reason = f"detector {lane.detector}: {type(error).__name__}: {error}"
@@ -194,23 +161,106 @@ class Pipeline:
         for partition in self._partitions.keys() - partitions:
             del self._partitions[partition]
 
-    def _admit(self, state: _PartitionState, readings: Readings) -> Int32:
+    @property
+    def partitions(self) -> set[int]:
+        """The partitions of which anything is remembered."""
+        return set(self._partitions)
+
+    def applied(self, partition: int) -> int:
+        """The offset of the newest record that is part of a partition's state; -1 if there is none."""
+        state = self._partitions.get(partition)
+        return -1 if state is None else state.applied
+
+    def touched(self, partition: int) -> tuple[int, list[int]] | None:
+        """What a snapshot now has to hold: the offset it is of, and the blocks. None if it cannot be taken now.
+
+        While some blocks are ahead of others nothing is taken: their own offsets would be lost.
+        """
+        state = self._partitions.get(partition)
+        if state is None or state.applied < state.passed_until:
+            return None
+        return state.applied, sorted(state.touched)
+
+    def take(self, partition: int, numbers: Sequence[int]) -> list[Block]:
+        """Copies of blocks as they are now; they count as untouched from then on."""
+        state = self._partitions.get(partition)
+        return [] if state is None else [state.take(number) for number in numbers]
+
+    def touch(self, partition: int, numbers: Sequence[int]) -> None:
+        """Say that blocks that were taken could not be written."""
+        if state := self._partitions.get(partition):
+            state.touched.update(numbers)
+
+    def meta(self, partition: int, applied: int) -> Meta | None:
+        """The record that ends a snapshot."""
+        state = self._partitions.get(partition)
+        return None if state is None else state.meta(applied)
+
+    def restore(self, partition: int, image: Image) -> Restored:
+        """Begin a partition with what a snapshot has of it, in place of what is remembered."""
+        self.keep_only(self.partitions - {partition})
+        state = self._of(partition)
+        return state.restore(image, lambda index: self._open_lanes(state, index))
+
+    def evict(self) -> int:
+        """Forget assets that have been silent for longer than the plan says; how many."""
+        return sum(state.evict(self._evict_after_ms) for state in self._partitions.values())
+
+    def assets(self) -> int:
+        """How many assets are remembered."""
+        return sum(len(state.index) for state in self._partitions.values())
+
+    def open_alerts(self) -> list[tuple[str, str]]:
+        """(detector, id) of all alerts that are open."""
+        return [
+            (lane.detector, alert_id(lane.detector, lane.names[slot], episode.onset_ms))
+            for state in self._partitions.values()
+            for lane in state.lanes.values()
+            for slot, episode in lane.decisions.episodes.items()
+            if episode.opened_ms is not None
+        ]
+
+    def _of(self, partition: int) -> Partition:
+        state = self._partitions.get(partition)
+        if state is None:
+            state = self._partitions[partition] = Partition(self._block)
+        return state
+
+    def _admit(self, state: Partition, readings: Readings) -> Int32:
         """The partition's index of each reading's asset; new assets get their lanes."""
         for name in readings.names:
             if name not in state.index:
-                state.index[name] = len(state.index)
-                state.watched.append(self._open_lanes(state, name))
-        room = len(state.index)
-        if room > len(state.last_ms):
-            grown = np.full(max(room, 2 * len(state.last_ms)), NEVER, dtype=np.int64)
-            grown[: len(state.last_ms)] = state.last_ms
-            state.last_ms = grown
+                self._open_lanes(state, state.admit(name))
+        if not len(readings):
+            return np.zeros(0, dtype=np.int32)
         codes = np.array([state.index[name] for name in readings.names], dtype=np.int32)
-        return codes[readings.asset] if len(readings) else np.zeros(0, dtype=np.int32)
+        state.touched.update(np.unique(codes // state.size).tolist())
+        return codes[readings.asset]
 
-    def _open_lanes(self, state: _PartitionState, name: str) -> bool:
-        """Admit a new asset to the lane of every detector that watches it; whether any does."""
-        watched = False
+    def _new_to_their_assets(
+        self, state: Partition, readings: Readings, assets: Int32, records: Sequence[RawRecord]
+    ) -> tuple[Readings, Int32]:
+        """Leave out what its asset has applied: after a crash between blocks some are ahead of others."""
+        passed = state.passed
+        if passed is None or not len(records):
+            return readings, assets
+        held = records.raw if isinstance(records, Fetched) else records
+        offsets = np.array([record.offset for record in held], dtype=np.int64)[readings.record]
+        known = assets < len(passed)
+        new = offsets > np.where(known, passed[np.where(known, assets, 0)], -1)
+        if state.applied >= state.passed_until:
+            state.passed = None
+        return replace(
+            readings,
+            asset=readings.asset[new],
+            at_ms=readings.at_ms[new],
+            values=readings.values[new],
+            record=readings.record[new],
+        ), assets[new]
+
+    def _open_lanes(self, state: Partition, index: int) -> None:
+        """Admit an asset to the lane of every detector that watches it."""
+        name = state.names[index]
         for detector, settings in self._plan.detectors.items():
             if not settings.watches(name):
                 continue
@@ -218,29 +268,24 @@ class Pipeline:
             if artifact is None:
                 continue
             key = (detector, id(artifact))
-            lane = state.lanes.get(key)
-            if lane is None:
-                lane = state.lanes[key] = self._lane(detector, settings, artifact)
-            lane.admit(state.index[name], name)
-            watched = True
-        return watched
+            state.watch(index, key, state.lanes.get(key) or self._lane(detector, settings, artifact))
 
-    def _lane(self, detector: str, settings: DetectorSettings, artifact: Artifact) -> _Lane:
+    def _lane(self, detector: str, settings: DetectorSettings, artifact: Artifact) -> Lane:
         column = {signal: index for index, signal in enumerate(self._decoder.signals)}
         stepper = artifact.stepper
-        return _Lane(
+        return Lane(
             detector=detector,
             settings=settings,
             artifact=artifact,
             columns=np.array([column[signal] for signal in artifact.signals], dtype=np.int64),
             rules=rules_of(settings, artifact),
             identity=Identity(self._plan.site, detector, settings.kind, artifact.version),
-            windows=WindowState(artifact.window, 0 if stepper else len(artifact.signals)),
+            windows=None if stepper else WindowState(artifact.window, len(artifact.signals)),
             carried=stepper.begin() if stepper else None,
         )
 
     def _watch(
-        self, lane: _Lane, slots: Int32, chosen: Int64, readings: Readings, stage_s: dict[str, float]
+        self, lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, readings: Readings, stage_s: dict[str, float]
     ) -> tuple[Scores, list[Alert]] | None:
         """Window, score and decide for one lane; ``chosen`` are its readings, sorted by asset and time."""
         started = self._clock()
@@ -251,12 +296,14 @@ class Pipeline:
         at_ms = readings.at_ms[chosen]
         scaled = lane.artifact.scaler.transform(values)
         gap_ms = longest_gap_ms(lane.settings, lane.artifact)
+        paused = pause_ms[ascending] > (self._evict_after_ms if gap_ms is None else gap_ms)
         stepper = lane.artifact.stepper
-        if stepper is None:
-            windows = window(lane.windows, slots, at_ms, scaled, hop=lane.settings.hop, longest_gap_ms=gap_ms)
+        if lane.windows is not None:
+            windows = window(lane.windows, slots, scaled, hop=lane.settings.hop, paused=paused)
             due = windows.row
         else:
-            found = runs(lane.windows, slots, at_ms, gap_ms)
+            lane.carried.grow(int(slots[-1]) + 1)
+            found = runs(lane.carried.rows, slots, paused)
             due = found.due(lane.artifact.window, lane.settings.hop)
         windowed = self._clock()
         stage_s["window"] += windowed - started
@@ -274,9 +321,7 @@ class Pipeline:
         stage_s["decide"] += self._clock() - done
         return replace(evidence, anomalous=anomalous), alerts
 
-    def _evidence(
-        self, lane: _Lane, rows: Int64, scored: Scored, slots: Int32, at_ms: Int64, values: Float64
-    ) -> Scores:
+    def _evidence(self, lane: Lane, rows: Int64, scored: Scored, slots: Int32, at_ms: Int64, values: Float64) -> Scores:
         """``rows`` (judged,): which of the lane's readings ``scored`` is about."""
         present = np.unique(slots[rows])
         scaler = lane.artifact.scaler
@@ -310,6 +355,22 @@ class Pipeline:
             Late(records[index], f"older than the newest reading of {readings.names[readings.asset[row]]}")
             for index, row in first.items()
         ]
+
+
+def block_size(shelf: Shelf) -> int:
+    """How many assets of this plan make a block of about ``BLOCK_BYTES``."""
+    largest: dict[str, int] = {}
+    for detector, artifact in shelf.serving():
+        if artifact.stepper:
+            size = sum(array.nbytes for array in artifact.stepper.begin(1).arrays.values())
+        else:
+            size = 4 * (artifact.window - 1) * len(artifact.signals)
+        largest[detector] = max(largest.get(detector, 0), size)
+    each = 300 + sum(largest.values())
+    size = MOST_ASSETS
+    while size > 1 and size * each > BLOCK_BYTES:
+        size //= 2
+    return size
 
 
 def rules_of(settings: DetectorSettings, artifact: Artifact) -> Rules:

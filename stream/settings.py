@@ -39,6 +39,7 @@ class TopicSettings(_Strict):
     scores: str = ""
     dead_letters: str = "plant.readings.dlq.v1"
     late: str = "plant.readings.late.v1"
+    state: str = "plant.state.v1"
 
 
 class InputSettings(_Strict):
@@ -147,6 +148,16 @@ class ThinningSettings(_Strict):
         return self
 
 
+class StateSettings(_Strict):
+    """What is remembered of assets.
+
+    evict_after_s   an asset that has been silent for so long (event time, against its partition's newest) is forgotten,
+                    and begins anew should it come back; longer than the gaps of all detectors
+    """
+
+    evict_after_s: Annotated[float, Field(ge=60, le=3660 * 86400)] = 7 * 86400.0
+
+
 class Plan(_Strict):
     """The plan: ``headrace.toml``."""
 
@@ -154,6 +165,7 @@ class Plan(_Strict):
     topics: TopicSettings = TopicSettings()
     input: InputSettings = InputSettings()
     thinning: ThinningSettings = ThinningSettings()
+    state: StateSettings = StateSettings()
     detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]
     #: The folder of the plan's file: relative artifacts are found from here.
     folder: Path = Field(default=Path(), exclude=True)
@@ -265,9 +277,12 @@ class KafkaSettings(BaseSettings):
 class WorkerSettings(BaseSettings):
     """How a worker runs; read from ``HEADRACE_WORKER_*``.
 
-    web_host  binds narrowly by default: metrics and health are for the machine itself unless told otherwise
-    events    what Faust hands to the agent: ``batches`` of a partition's records, or with Faust's own consumer a
-              ``messages`` each, which is ten times as dear (should a new release of Faust not go with ours)
+    web_host           binds narrowly by default: metrics and health are for the machine itself unless told otherwise
+    snapshot_every_s   how often the state of what was touched is written; offsets are committed only when it is. 0: the
+                       state is in memory only, and offsets are committed when the sinks have the output
+    recovery_s         how long reading the state back may take before work begins without it
+    events             what Faust hands to the agent: ``batches`` of a partition's records, or with Faust's own consumer
+                       ``messages``, one each, ten times as dear (should a new release of Faust not go with ours)
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_WORKER_", frozen=True)
@@ -277,6 +292,8 @@ class WorkerSettings(BaseSettings):
     web_port: Annotated[int, Field(ge=0, le=65535)] = 6066
     grace_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     commit_every_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    snapshot_every_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    recovery_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
     max_poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4096
     events: Literal["batches", "messages"] = "batches"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

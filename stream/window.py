@@ -7,8 +7,10 @@ their asset's history in one flat array, and a window is a run of consecutive ro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from stream.records import Bool, Float32, Int32, Int64, Runs, Windows
 
@@ -16,9 +18,13 @@ from stream.records import Bool, Float32, Int32, Int64, Runs, Windows
 _APART = np.int64(1) << 44
 #: No reading yet.
 NEVER = np.iinfo(np.int64).min // 2
+#: Arrays double up to so many assets, and grow by a quarter from there on.
+_DOUBLING: Final = 1024
+#: Rows are counted on from the first full window before they no longer fit.
+_MOST_ROWS: Final = 1 << 30
 
 
-def arrival(slot: Int32, at_ms: Int64, last_ms: Int64) -> tuple[Int64, Bool, Bool]:
+def arrival(slot: Int32, at_ms: Int64, last_ms: Int64) -> tuple[Int64, Bool, Bool, Int64]:
     """Sort a batch by asset, keep each asset's time going forward.
 
     slot     (reading,) int32, index of the asset
@@ -26,7 +32,8 @@ def arrival(slot: Int32, at_ms: Int64, last_ms: Int64) -> tuple[Int64, Bool, Boo
     last_ms  (slot,) int64, each asset's newest reading so far; updated in place
 
     Returns ``order`` (reading,), which sorts by asset and keeps arrival order within it, and, in that order, ``late``
-    (older than what the asset has shown) and ``duplicate`` (the same time as its newest).
+    (older than what the asset has shown), ``duplicate`` (the same time as its newest) and ``pause_ms``, the time since
+    the asset's newest reading before it; immensely long where there was none.
     """
     order = np.argsort(slot, kind="stable")
     slots = slot[order].astype(np.int64)
@@ -40,7 +47,7 @@ def arrival(slot: Int32, at_ms: Int64, last_ms: Int64) -> tuple[Int64, Bool, Boo
     if len(times):
         ends = np.append(np.flatnonzero(first)[1:] - 1, len(times) - 1)
         last_ms[slots[ends]] = np.maximum(last_ms[slots[ends]], running[ends])
-    return order, times < before, times == before
+    return order, times < before, times == before, times - before
 
 
 def _firsts(slots: Int64) -> Bool:
@@ -49,76 +56,74 @@ def _firsts(slots: Int64) -> Bool:
     return first
 
 
+def room_for(count: int, held: int) -> int:
+    """How much room to make for ``count`` assets where ``held`` have some: growth costs little an asset, and so does
+    what it leaves over.
+    """
+    return max(count, held + (held if held < _DOUBLING else held // 4), 16)
+
+
 @dataclass(slots=True)
 class WindowState:
     """What a detector remembers of its assets' readings; grows as assets appear.
 
     history  (slot, length - 1, signal) float32, scaled, the newest last
-    rows     (slot,) int64, rows since the last reset
-    last_ms  (slot,) int64, time of the newest row
+    rows     (slot,) int32, rows since the last reset
     """
 
     length: int
     signals: int
     history: Float32 = field(init=False)
-    rows: Int64 = field(init=False)
-    last_ms: Int64 = field(init=False)
+    rows: Int32 = field(init=False)
 
     def __post_init__(self) -> None:
         self.history = np.zeros((0, self.length - 1, self.signals), dtype=np.float32)
-        self.rows = np.zeros(0, dtype=np.int64)
-        self.last_ms = np.zeros(0, dtype=np.int64)
+        self.rows = np.zeros(0, dtype=np.int32)
 
     def grow(self, slots: int) -> None:
-        """Make room for ``slots`` assets, doubling so that growth costs little a reading."""
+        """Make room for ``slots`` assets."""
         held = len(self.rows)
         if slots <= held:
             return
-        room = max(slots, 2 * held, 16)
+        room = room_for(slots, held)
         history = np.zeros((room, self.length - 1, self.signals), dtype=np.float32)
         history[:held] = self.history
         self.history = history
-        self.rows = np.concatenate([self.rows, np.zeros(room - held, dtype=np.int64)])
-        self.last_ms = np.concatenate([self.last_ms, np.full(room - held, NEVER, dtype=np.int64)])
+        self.rows = np.concatenate([self.rows, np.zeros(room - held, dtype=np.int32)])
+
+    def reset(self, slots: Int64) -> None:
+        """Put assets back to their beginning: others will have their slots."""
+        self.history[slots] = 0
+        self.rows[slots] = 0
 
 
-def runs(state: WindowState, slot: Int32, at_ms: Int64, longest_gap_ms: int | None = None) -> Runs:
-    """Count the rows of a batch (at least one) since their assets' last resets; updates the counts in ``state``.
+def runs(rows: npt.NDArray[np.integer[Any]], slot: Int32, paused: Bool | None = None) -> Runs:
+    """Count the rows of a batch (at least one) since their assets' last resets.
 
-    slot, at_ms     (row,), sorted by slot, and by time within a slot
-    longest_gap_ms  a longer pause between two rows of an asset is a reset; None: never
+    rows    (slot,) integers, how many each asset had before
+    slot    (row,), sorted, and by time within a slot
+    paused  (row,), whether so long a pause came before the row that it starts anew; None: nowhere
     """
     count = len(slot)
     slots = slot.astype(np.int64)
-    state.grow(int(slots[-1]) + 1)
     first = _firsts(slots)
     starts = np.flatnonzero(first)
     group = np.cumsum(first) - 1
     ends = np.append(starts[1:], count)
     nth = np.arange(count) - starts[group]
-    since = state.rows[slots] + nth + 1
-    if longest_gap_ms is not None:
-        before = np.empty_like(at_ms)
-        before[1:] = at_ms[:-1]
-        before[starts] = state.last_ms[slots[starts]]
-        gap = at_ms - before > longest_gap_ms
-        if gap.any():
-            last_gap = np.maximum.accumulate(np.where(gap | first, np.arange(count), 0))
-            since = np.where(gap[last_gap], np.arange(count) - last_gap + 1, since)
-    touched = slots[starts]
-    state.rows[touched] = since[ends - 1]
-    state.last_ms[touched] = at_ms[ends - 1]
+    since = rows[slots].astype(np.int64) + nth + 1
+    if paused is not None and paused.any():
+        last_pause = np.maximum.accumulate(np.where(paused | first, np.arange(count), 0))
+        since = np.where(paused[last_pause], np.arange(count) - last_pause + 1, since)
     return Runs(slots, group, nth, since, starts, ends)
 
 
-def window(
-    state: WindowState, slot: Int32, at_ms: Int64, rows: Float32, *, hop: int = 1, longest_gap_ms: int | None = None
-) -> Windows:
+def window(state: WindowState, slot: Int32, rows: Float32, *, hop: int = 1, paused: Bool | None = None) -> Windows:
     """Lay a batch's rows behind their assets' histories.
 
-    slot, at_ms, rows  (row,), (row,), (row, signal) scaled; sorted by slot, and by time within a slot
-    hop                judge every how many rows, counted from the first full window since a reset
-    longest_gap_ms     a longer pause between two rows of an asset empties its window; None: never
+    slot, rows  (row,), (row, signal) scaled; sorted by slot, and by time within a slot
+    hop         judge every how many rows, counted from the first full window since a reset
+    paused      (row,), whether so long a pause came before the row that its asset's window is emptied; None: nowhere
 
     Updates ``state``; returns the windows that are full and whose turn it is.
     """
@@ -127,12 +132,15 @@ def window(
     if not count:
         empty = np.zeros(0, dtype=np.int64)
         return Windows(state.length, np.zeros((0, state.signals), dtype=np.float32), empty, empty)
-    found = runs(state, slot, at_ms, longest_gap_ms)
+    state.grow(int(slot[-1]) + 1)
+    found = runs(state.rows, slot, paused)
+    touched = found.slots[found.starts]
+    held = found.since[found.ends - 1]
+    state.rows[touched] = np.where(held > _MOST_ROWS, state.length + (held - state.length) % hop, held)
 
     # Each run: its asset's history, then its rows.
     offset = np.arange(len(found.starts)) * keep + found.starts
     flat = np.empty((count + len(found.starts) * keep, state.signals), dtype=np.float32)
-    touched = found.slots[found.starts]
     position = np.arange(count) + (found.group + 1) * keep
     flat[position] = rows
     if keep:

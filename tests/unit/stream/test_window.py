@@ -43,9 +43,10 @@ def in_batches(
         slot = np.array([event[0] for event in batch], dtype=np.int32)
         at_ms = np.array([event[1] for event in batch], dtype=np.int64)
         values = np.array([[event[2]] for event in batch], dtype=np.float32).reshape(-1, 1)
-        order, late, duplicate = arrival(slot, at_ms, last_ms)
+        order, late, duplicate, pause_ms = arrival(slot, at_ms, last_ms)
         fresh = order[~late & ~duplicate]
-        windows = window(state, slot[fresh], at_ms[fresh], values[fresh], hop=hop, longest_gap_ms=gap_ms)
+        paused = None if gap_ms is None else pause_ms[~late & ~duplicate] > gap_ms
+        windows = window(state, slot[fresh], values[fresh], hop=hop, paused=paused)
         taken = windows.take(0, len(windows))
         for index, row in enumerate(windows.row.tolist()):
             found[int(slot[fresh][row]), int(at_ms[fresh][row])] = taken[index, :, 0].tolist()
@@ -71,16 +72,18 @@ def test_late_and_duplicate_readings_are_told_apart_and_change_nothing() -> None
     last_ms: npt.NDArray[np.int64] = np.array([100, NEVER], dtype=np.int64)
     slot = np.array([0, 1, 0, 0, 1, 0], dtype=np.int32)
     at_ms = np.array([100, 5, 90, 120, 4, 120], dtype=np.int64)
-    order, late, duplicate = arrival(slot, at_ms, last_ms)
+    order, late, duplicate, pause_ms = arrival(slot, at_ms, last_ms)
     assert order.tolist() == [0, 2, 3, 5, 1, 4]
     assert late.tolist() == [False, True, False, False, False, True]
     assert duplicate.tolist() == [True, False, False, True, False, False]
+    assert pause_ms[[0, 1, 2, 3, 5]].tolist() == [0, -10, 20, 0, -1]
+    assert pause_ms[4] > 1 << 60
     assert last_ms.tolist() == [120, 5]
 
 
 def test_an_empty_batch_gives_no_window() -> None:
     empty = np.zeros(0, dtype=np.int32)
-    assert len(window(WindowState(3, 2), empty, empty.astype(np.int64), np.zeros((0, 2), dtype=np.float32))) == 0
+    assert len(window(WindowState(3, 2), empty, np.zeros((0, 2), dtype=np.float32))) == 0
 
 
 def test_state_grows_without_losing_what_it_holds() -> None:
@@ -89,8 +92,18 @@ def test_state_grows_without_losing_what_it_holds() -> None:
         window(
             state,
             np.array([slot], dtype=np.int32),
-            np.array([1], dtype=np.int64),
             np.array([[float(slot)]], dtype=np.float32),
         )
     assert state.history[:40, 0, 0].tolist() == list(map(float, range(40)))
     assert state.rows[:40].tolist() == [1] * 40
+
+
+def test_rows_are_counted_on_when_they_would_no_longer_fit() -> None:
+    state = WindowState(3, 1)
+    one, row = np.zeros(1, dtype=np.int32), np.zeros((1, 1), dtype=np.float32)
+    for _ in range(4):
+        window(state, one, row, hop=5)
+    state.rows[0] = (1 << 30) - 1  # as it is after years; its place in the hop is (that - 3) % 5 = 0
+    due = [len(window(state, one, row, hop=5)) for _ in range(12)]
+    assert due == [(((1 << 30) + nth) - 3) % 5 == 0 for nth in range(12)]
+    assert state.rows[0] < 100

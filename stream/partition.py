@@ -1,0 +1,296 @@
+"""All that is remembered of one partition's assets between batches, and how blocks of it are taken out and put back."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream.decide import DecisionState, Identity, Rules
+from stream.records import Int32, Int64
+from stream.settings import DetectorSettings
+from stream.state import MOST_ASSETS, Array, Block, Image, LaneRows, Meta
+from stream.window import NEVER, WindowState, room_for
+
+if TYPE_CHECKING:
+    from models.artifact import Artifact
+
+LaneKey = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Lane:
+    """One model at work on the assets of one partition.
+
+    slots    index of an asset within the lane, by its index in the partition; -1 where the lane does not watch it
+    windows  what it remembers of readings, or None where it carries a state
+    carried  that state
+    """
+
+    detector: str
+    settings: DetectorSettings
+    artifact: Artifact
+    columns: Int64
+    rules: Rules
+    identity: Identity
+    windows: WindowState | None
+    carried: Any = None
+    decisions: DecisionState = field(default_factory=DecisionState)
+    names: list[str] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+    slots: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+
+    def admit(self, index: int, name: str) -> None:
+        """Watch the asset that the partition knows by ``index``."""
+        if index >= len(self.slots):
+            slots = np.full(room_for(index + 1, len(self.slots)), -1, dtype=np.int32)
+            slots[: len(self.slots)] = self.slots
+            self.slots = slots
+        if self.free:
+            slot = heapq.heappop(self.free)
+            self.names[slot] = name
+        else:
+            slot = len(self.names)
+            self.names.append(name)
+        self.slots[index] = slot
+
+    def dismiss(self, index: int) -> None:
+        """Forget an asset; its slot goes to another."""
+        slot = int(self.slots[index])
+        self.slots[index] = -1
+        self.names[slot] = ""
+        heapq.heappush(self.free, slot)
+        self.decisions.episodes.pop(slot, None)
+        self._grow(slot + 1)
+        (self.windows or self.carried).reset(np.array([slot], dtype=np.int64))
+
+    def slots_of(self, assets: Int32) -> Int32:
+        """The lane's slot of each asset; -1 where it does not watch it."""
+        known = assets < len(self.slots)
+        return np.where(known, self.slots[np.where(known, assets, 0)], -1).astype(np.int32)
+
+    def take(self, start: int, stop: int) -> LaneRows | None:
+        """A copy of what is remembered of the assets with these indices; None if none of them is watched."""
+        held = self.slots[start:stop]
+        places = np.flatnonzero(held >= 0).astype(np.int32)
+        if not len(places):
+            return None
+        slots = held[places].astype(np.int64)
+        self._grow(int(slots.max()) + 1)
+        episodes = self.decisions.episodes
+        open_ones = {
+            place: replace(episodes[slot])
+            for place, slot in zip(places.tolist(), slots.tolist(), strict=True)
+            if slot in episodes
+        }
+        arrays = {name: array[slots] for name, array in self._arrays().items()}
+        return LaneRows(self.detector, self.artifact.version, places, arrays, open_ones)
+
+    def put(self, indices: Int64, held: LaneRows, rows: Int64) -> bool:
+        """Take over what ``held`` has in ``rows`` of the assets ``indices``. False if it is of another shape."""
+        slots = self.slots[indices].astype(np.int64)
+        self._grow(int(slots.max()) + 1)
+        mine = self._arrays()
+        if mine.keys() != held.arrays.keys() or any(
+            array.shape[1:] != held.arrays[name].shape[1:] or array.dtype != held.arrays[name].dtype
+            for name, array in mine.items()
+        ):
+            return False
+        if (held.arrays["rows"][rows] < 0).any():
+            return False
+        for name, array in mine.items():
+            array[slots] = held.arrays[name][rows]
+        return True
+
+    def _grow(self, slots: int) -> None:
+        (self.windows or self.carried).grow(slots)
+
+    def _arrays(self) -> dict[str, Array]:
+        if self.windows is not None:
+            return {"history": self.windows.history, "rows": self.windows.rows}
+        return {"rows": self.carried.rows, **{f"carried.{name}": array for name, array in self.carried.arrays.items()}}
+
+
+@dataclass(slots=True)
+class Restored:
+    """What became of an image: assets taken over, and those whose memory of a detector is begun anew, by reason."""
+
+    assets: int = 0
+    anew: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    open_alerts: int = 0
+
+
+@dataclass(slots=True)
+class Partition:
+    """``applied``: offset of the newest record that is part of it.
+
+    epoch         see ``state.Block``
+    size          assets in a block
+    index, names  of an asset by its name, and the other way round; empty where an index is free
+    watched       by index: whether any lane watches it
+    last_ms       (asset,) int64, its newest time
+    touched       blocks that differ from what was last taken
+    written       by block: its ``applied`` when it was last taken
+    passed        (asset,) int64, the offset that it has applied, while that may be ahead of ``applied``; then None
+    """
+
+    size: int = MOST_ASSETS
+    applied: int = -1
+    epoch: int = 0
+    index: dict[str, int] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+    watched: list[bool] = field(default_factory=list)
+    last_ms: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
+    lanes_in: dict[int, set[LaneKey]] = field(default_factory=lambda: defaultdict(set))
+    touched: set[int] = field(default_factory=set)
+    written: dict[int, int] = field(default_factory=dict)
+    passed: Int64 | None = None
+    passed_until: int = -1
+
+    def admit(self, name: str, at: int | None = None) -> int:
+        """The index of a new asset: ``at``, or the lowest that is free."""
+        if at is not None:
+            index = at
+            while len(self.names) <= at:  # what lies between is free
+                self._extend()
+        else:
+            if not self.free:
+                heapq.heappush(self.free, len(self.names))
+                self._extend()
+            index = heapq.heappop(self.free)
+        self.names[index] = name
+        self.index[name] = index
+        return index
+
+    def _extend(self) -> None:
+        self.names.append("")
+        self.watched.append(False)
+        if len(self.names) > len(self.last_ms):
+            held = len(self.last_ms)
+            room = np.full(room_for(held + 1, held) - held, NEVER, dtype=np.int64)
+            self.last_ms = np.concatenate([self.last_ms, room])
+
+    def watch(self, index: int, key: LaneKey, lane: Lane) -> None:
+        """Let a lane watch an asset."""
+        self.lanes[key] = lane
+        lane.admit(index, self.names[index])
+        self.lanes_in[index // self.size].add(key)
+        self.watched[index] = True
+
+    def evict(self, silent_for_ms: int) -> int:
+        """Forget assets that have been silent for so long, by the partition's third newest; how many.
+
+        Not by the newest: a clock or two that run ahead must not cost the others their memory. An asset with an episode
+        is kept, for its alert has to be resolved one day.
+        """
+        last_ms = self.last_ms[: len(self.names)]
+        if self.passed is not None or len(last_ms) < 3:
+            return 0
+        now_ms = int(np.partition(last_ms, -3)[-3])
+        gone = 0
+        for index in np.flatnonzero((last_ms < now_ms - silent_for_ms) & (last_ms != NEVER)).tolist():
+            lanes = [key for key in self.lanes_in[index // self.size] if self._watches(key, index)]
+            if any(int(self.lanes[key].slots[index]) in self.lanes[key].decisions.episodes for key in lanes):
+                continue
+            for key in lanes:
+                self.lanes[key].dismiss(index)
+                if len(self.lanes[key].free) == len(self.lanes[key].names):
+                    del self.lanes[key]
+                    for others in self.lanes_in.values():
+                        others.discard(key)
+            del self.index[self.names[index]]
+            self.names[index], self.watched[index], self.last_ms[index] = "", False, NEVER
+            heapq.heappush(self.free, index)
+            self.touched.add(index // self.size)
+            gone += 1
+        return gone
+
+    def _watches(self, key: LaneKey, index: int) -> bool:
+        slots = self.lanes[key].slots
+        return index < len(slots) and int(slots[index]) >= 0
+
+    def take(self, number: int) -> Block:
+        """A copy of a block, as of ``applied``; it counts as untouched from now on."""
+        start = number * self.size
+        stop = min(start + self.size, len(self.names))
+        lanes = [self.lanes[key].take(start, stop) for key in self.lanes_in[number]]
+        self.touched.discard(number)
+        self.written[number] = self.applied
+        return Block(
+            self.epoch,
+            self.applied,
+            self.size,
+            number,
+            self.names[start:stop],
+            self.last_ms[start:stop].copy(),
+            [lane for lane in lanes if lane is not None],
+        )
+
+    def meta(self, applied: int) -> Meta:
+        """What to write when all blocks are, up to ``applied``."""
+        blocks = [self.written.get(number, -1) for number in range(max(self.written, default=-1) + 1)]
+        return Meta(epoch=self.epoch, applied=applied, size=self.size, blocks=blocks)
+
+    def restore(self, image: Image, open_lanes: Callable[[int], object]) -> Restored:
+        """Take over an image, as a new partition; ``open_lanes`` lets the lanes of today watch an asset."""
+        self.applied, self.epoch = image.applied, image.epoch
+        report = Restored()
+        kept = image.size == self.size
+        ahead: dict[int, int] = {}
+        for number, block in sorted(image.blocks.items()):
+            mine = kept and number < 1 << 19
+            if mine:
+                self.written[number] = block.applied
+            indices = np.full(len(block.names), -1, dtype=np.int64)
+            for place, name in enumerate(block.names):
+                if not name:
+                    continue
+                index = self.admit(name, number * self.size + place if mine else None)
+                indices[place] = index
+                self.last_ms[index] = block.last_ms[place]
+                if number in image.passed:
+                    ahead[index] = image.passed[number]
+                open_lanes(index)
+                report.assets += 1
+                if not mine:
+                    self.touched.add(index // self.size)
+            for held in block.lanes:
+                self._put(held, indices, report)
+        self.free = [index for index, name in enumerate(self.names) if not name]  # ascending: a heap
+        if ahead:
+            self.passed = np.full(len(self.names), -1, dtype=np.int64)
+            self.passed[list(ahead)] = list(ahead.values())
+            self.passed_until = max(ahead.values())
+        return report
+
+    def _put(self, held: LaneRows, indices: Int64, report: Restored) -> None:
+        """One stored lane's rows to the lanes that watch these assets for its detector now."""
+        row_of: dict[LaneKey, list[int]] = defaultdict(list)
+        for row, index in enumerate(indices[held.places].tolist()):
+            if index < 0:
+                continue
+            key = next((key for key in self._lanes_at(index) if key[0] == held.detector), None)
+            if key is None:
+                report.anew["not watched any more"] += 1
+            else:
+                row_of[key].append(row)
+        for key, chosen in row_of.items():
+            lane, rows = self.lanes[key], np.array(chosen, dtype=np.int64)
+            where = indices[held.places[rows]]
+            if held.version != lane.artifact.version:
+                report.anew[f"{held.detector}: model {lane.artifact.version} in place of {held.version}"] += len(rows)
+            elif not lane.put(where, held, rows):
+                report.anew[f"{held.detector}: another shape"] += len(rows)
+            for place, index in zip(held.places[rows].tolist(), where.tolist(), strict=True):
+                if place in held.episodes:
+                    lane.decisions.episodes[int(lane.slots[index])] = held.episodes[place]
+                    report.open_alerts += held.episodes[place].opened_ms is not None
+
+    def _lanes_at(self, index: int) -> Iterable[LaneKey]:
+        return (key for key in self.lanes_in[index // self.size] if self._watches(key, index))

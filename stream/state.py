@@ -1,0 +1,361 @@
+"""What must survive a crash, as the values of records: blocks of assets, and one record a partition that says how far.
+
+A block holds ``size`` assets of one partition: their names and newest times, and for each lane (a detector with one
+version of its model) the arrays it remembers them by and their open episodes. Each block says up to which offset of the
+readings' partition its assets have applied what was read; ``Meta`` says up to which offset all of them have. Where a
+crash came between the blocks of a snapshot, some are ahead of ``Meta``: ``assemble`` puts them together.
+
+A value is magic, format, flags, the length and CRC-32 of its body; the body is a msgpack header (names, types and
+shapes) and the arrays behind each other, little-endian. Nothing in it can run. Whatever is wrong with one, ``decode``
+raises ``StateRefused`` before it allocates more than the value's own size allows.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream.decide import Episode
+from stream.errors import StateRefused
+from stream.records import Int32, Int64
+from stream.window import NEVER
+
+#: Raise it when the layout changes, and add what reads the one before to ``_READERS``.
+FORMAT: Final = 1
+#: Assets in a block, at most.
+MOST_ASSETS: Final = 256
+#: Bytes that a block should have at most, uncompressed: brokers' default limit for a record is twice that.
+BLOCK_BYTES: Final = 512 << 10
+#: A larger body is refused, whatever it says.
+MOST_BYTES: Final = 64 << 20
+
+_MAGIC: Final = b"HRst"
+_HEAD: Final = struct.Struct("<4sBBIII")  # magic, format, flags, body's length, its CRC-32, header's length
+_COMPRESSED: Final = 1
+_SAMPLE: Final = 16 << 10
+_WORTH_IT: Final = 0.85  # full windows of noisy sensors hardly shrink, and zlib takes 25 ms a megabyte
+_LATEST_MS: Final = 253_402_300_799_999  # the end of the year 9999
+_DTYPES: Final = frozenset({"<f4", "<f8", "<i4", "<i8", "|u1", "|b1", "<i2", "<u2", "<u4", "<f2", "|i1", "<u8"})
+
+Array = npt.NDArray[Any]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+Offset = Annotated[int, msgspec.Meta(ge=-1)]
+Name = Annotated[str, msgspec.Meta(max_length=1024)]
+
+
+@dataclass(slots=True)
+class LaneRows:
+    """What one lane remembers of a block's assets.
+
+    places    (row,) int32, the place in the block of each row of the arrays; ascending
+    arrays    by name, first axis = row
+    episodes  by place
+    """
+
+    detector: str
+    version: str
+    places: Int32
+    arrays: dict[str, Array]
+    episodes: dict[int, Episode] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Block:
+    """``names`` by place, empty where the place is free; ``last_ms`` (place,) int64.
+
+    epoch counts how often the partition was begun anew, ``applied`` is an offset of the readings' partition.
+    """
+
+    epoch: int
+    applied: int
+    size: int
+    number: int
+    names: list[str]
+    last_ms: Int64
+    lanes: list[LaneRows] = field(default_factory=list)
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to ``applied`` all blocks of the partition have applied what was read.
+
+    blocks  what each block's own ``applied`` is at least, by number; -1 where there is no such block
+    """
+
+    epoch: Count
+    applied: Offset
+    size: Annotated[int, msgspec.Meta(ge=1, le=MOST_ASSETS)]
+    blocks: Annotated[list[Offset], msgspec.Meta(max_length=1 << 20)]
+
+
+@dataclass(slots=True)
+class Image:
+    """A partition's state as its records have it.
+
+    passed    by block's number: what its assets have applied, where that is ahead of ``applied``
+    keys      of all records that were found, for those that are no longer wanted
+    problems  what could not be used, in words, by a short reason
+    """
+
+    epoch: int = 0
+    applied: int = -1
+    size: int = MOST_ASSETS
+    blocks: dict[int, Block] = field(default_factory=dict)
+    passed: dict[int, int] = field(default_factory=dict)
+    keys: set[bytes] = field(default_factory=set)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    stored_bytes: int = 0
+
+
+class _Field(msgspec.Struct, array_like=True):
+    name: Name
+    dtype: str
+    shape: Annotated[list[Count], msgspec.Meta(min_length=1, max_length=5)]
+
+
+class _Lane(msgspec.Struct, array_like=True):
+    detector: Name
+    version: Name
+    fields: Annotated[list[_Field], msgspec.Meta(max_length=64)]
+    episodes: dict[int, Episode]
+
+
+class _Header(msgspec.Struct, array_like=True):
+    epoch: Count
+    applied: Offset
+    size: Annotated[int, msgspec.Meta(ge=1, le=MOST_ASSETS)]
+    number: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+    names: Annotated[list[Name], msgspec.Meta(max_length=MOST_ASSETS)]
+    lanes: Annotated[list[_Lane], msgspec.Meta(max_length=4096)]
+
+
+_PACK: Final = msgspec.msgpack.Encoder()
+_UNPACK_HEADER: Final = msgspec.msgpack.Decoder(_Header)
+_UNPACK_META: Final = msgspec.msgpack.Decoder(Meta)
+
+
+def encode(held: Block | Meta) -> bytes:
+    """A record's value. Floats keep their bits."""
+    arrays: list[Array] = []
+    if isinstance(held, Meta):
+        header = _PACK.encode(held)
+    else:
+        arrays.append(held.last_ms)
+        lanes = []
+        for lane in held.lanes:
+            fields = []
+            for name, array in (("places", lane.places), *lane.arrays.items()):
+                plain = _little(array)
+                fields.append(_Field(name, plain.dtype.str, list(plain.shape)))
+                arrays.append(plain)
+            lanes.append(_Lane(lane.detector, lane.version, fields, lane.episodes))
+        header = _PACK.encode(_Header(held.epoch, held.applied, held.size, held.number, held.names, lanes))
+    body = b"".join([header, *(_little(array).tobytes() for array in arrays)])
+    flags, stored = 0, body
+    if _shrinks(body):
+        flags, stored = _COMPRESSED, zlib.compress(body, 1)
+    return _HEAD.pack(_MAGIC, FORMAT, flags, len(body), zlib.crc32(body), len(header)) + stored
+
+
+def decode(value: bytes) -> Block | Meta:
+    """What ``encode`` made a value of. Raises ``StateRefused`` for anything else."""
+    if len(value) < _HEAD.size or value[:4] != _MAGIC:
+        raise StateRefused("broken", f"{len(value)} bytes without our mark")
+    _, version, flags, length, crc, header_length = _HEAD.unpack_from(value)
+    read = _READERS.get(version)
+    if read is None:
+        raise StateRefused("unknown_format", f"format {version}, this release knows {', '.join(map(str, _READERS))}")
+    if length > MOST_BYTES or header_length > length or flags & ~_COMPRESSED:
+        raise StateRefused("broken", f"a body of {length} bytes, a header of {header_length}, flags {flags}")
+    body = value[_HEAD.size :]
+    if flags & _COMPRESSED:
+        inflate = zlib.decompressobj()
+        try:
+            body = inflate.decompress(body, length + 1)
+        except zlib.error as error:
+            raise StateRefused("broken", str(error)) from None
+    if len(body) != length or zlib.crc32(body) != crc:
+        raise StateRefused("broken", f"{len(body)} bytes or their sum, not what its head says")
+    return read(body[:header_length], memoryview(body)[header_length:])
+
+
+def _read_1(header: bytes, rest: memoryview) -> Block | Meta:
+    try:
+        if not len(rest):
+            return _UNPACK_META.decode(header)
+        head = _UNPACK_HEADER.decode(header)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise StateRefused("broken", str(error)) from None
+    reader = _Arrays(rest)
+    places = len(head.names)
+    if not 0 < places <= head.size:
+        raise StateRefused("broken", f"{places} names in a block of {head.size}")
+    last_ms = reader.take("<i8", [places])
+    if ((last_ms < 0) & (last_ms != NEVER) | (last_ms > _LATEST_MS)).any():
+        raise StateRefused("broken", "times that no reading can have")
+    block = Block(head.epoch, head.applied, head.size, head.number, head.names, last_ms)
+    for lane in head.lanes:
+        arrays = {field.name: reader.take(field.dtype, field.shape) for field in lane.fields}
+        where = arrays.pop("places", None)
+        if where is None or where.dtype.str != "<i4" or where.ndim != 1 or len(arrays) + 1 != len(lane.fields):
+            raise StateRefused("broken", f"{lane.detector}: no places, or a name twice")
+        rows = len(where)
+        ascending = rows == 0 or bool((np.diff(where) > 0).all() and where[0] >= 0 and where[-1] < places)
+        if not ascending or any(len(array) != rows for array in arrays.values()):
+            raise StateRefused("broken", f"{lane.detector}: rows that are not those of its assets")
+        if not set(lane.episodes) <= set(where.tolist()):
+            raise StateRefused("broken", f"{lane.detector}: episodes of assets that it does not watch")
+        block.lanes.append(LaneRows(lane.detector, lane.version, where, arrays, lane.episodes))
+    reader.done()
+    return block
+
+
+#: What reads each format that is still known.
+_READERS: Final[Mapping[int, Callable[[bytes, memoryview], Block | Meta]]] = {1: _read_1}
+
+
+class _Arrays:
+    """Arrays one after the other, each checked against what is left before anything is made of it."""
+
+    def __init__(self, rest: memoryview) -> None:
+        self._rest = rest
+
+    def take(self, dtype: str, shape: list[int]) -> Array:
+        if dtype not in _DTYPES:
+            raise StateRefused("broken", f"an array of {dtype!r}")
+        size = int(dtype[2:]) * math.prod(shape)  # whole numbers of Python: no overflow
+        if size > len(self._rest):
+            raise StateRefused("broken", f"an array of {size} bytes where {len(self._rest)} are left")
+        part, self._rest = self._rest[:size], self._rest[size:]
+        try:
+            return np.frombuffer(part, np.dtype(dtype)).reshape(shape)
+        except ValueError as error:  # no number of rows follows from nothing
+            raise StateRefused("broken", str(error)) from None
+
+    def done(self) -> None:
+        if len(self._rest):
+            raise StateRefused("broken", f"{len(self._rest)} bytes behind the last array")
+
+
+def _little(array: Array) -> Array:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+
+
+def _shrinks(body: bytes) -> bool:
+    """Whether compressing pays, by a sample of three places."""
+    if len(body) <= _SAMPLE:
+        return len(body) > 512
+    step = (len(body) - _SAMPLE // 3) // 2
+    sample = b"".join(body[start : start + _SAMPLE // 3] for start in (0, step, 2 * step))
+    return len(zlib.compress(sample, 1)) < _WORTH_IT * len(sample)
+
+
+def prefix(group: str, topic: str) -> bytes:
+    """What the keys of one consumer group's state of one topic begin with: several may share a topic of states."""
+    return f"{group}\0{topic}\0".encode()
+
+
+def block_key(before: bytes, size: int, number: int) -> bytes:
+    """The key of a block's record."""
+    return before + b"b%d.%d" % (size, number)
+
+
+def meta_key(before: bytes) -> bytes:
+    """The key of the record of a partition's ``Meta``."""
+    return before + b"meta"
+
+
+def assemble(before: bytes, records: Iterable[tuple[bytes | None, bytes | None]]) -> Image:
+    """A partition's image of all of its records (key, value), in their order. Never raises: see ``Image.problems``.
+
+    Of several records of a key that counts which is furthest, not the last: a worker that was frozen while others went
+    on may have written late.
+    """
+    image = Image()
+    metas: list[Meta] = []
+    found: dict[tuple[int, int], Block] = {}
+    sizes: dict[bytes, int] = {}
+    for key, value in records:
+        if key is None or not key.startswith(before):
+            continue
+        if value is None:
+            image.keys.discard(key)
+            sizes.pop(key, None)
+            found = {place: block for place, block in found.items() if block_key(before, *place) != key}
+            continue
+        image.keys.add(key)
+        try:
+            held = decode(value)
+        except StateRefused as error:
+            image.problems.append((error.reason, f"{key[len(before) :]!r}: {error}"))
+            continue
+        if isinstance(held, Meta):
+            metas.append(held)
+            sizes[key] = len(value)
+            continue
+        if block_key(before, held.size, held.number) != key:
+            image.problems.append(("broken", f"{key[len(before) :]!r} holds block {held.size}.{held.number}"))
+            continue
+        place = held.size, held.number
+        if place not in found or _age(found[place]) <= _age(held):
+            found[place] = held
+            sizes[key] = len(value)
+    image.stored_bytes = sum(sizes.values())
+    _join(image, metas, found)
+    return image
+
+
+def _age(held: Block | Meta) -> tuple[int, int]:
+    return held.epoch, held.applied
+
+
+def _join(image: Image, metas: list[Meta], found: dict[tuple[int, int], Block]) -> None:
+    """Put blocks and ``Meta`` together; blocks of an older epoch, or that a later snapshot has lost, are left out."""
+    meta = max(metas, key=_age, default=None)
+    image.epoch = max([each.epoch for each in metas] + [block.epoch for block in found.values()], default=0)
+    if meta is not None and meta.epoch == image.epoch:
+        image.applied = meta.applied
+        image.size = meta.size
+    elif found:
+        image.size = max((block for block in found.values() if block.epoch == image.epoch), key=_age).size
+        meta = None
+    blocks = [block for block in found.values() if block.epoch == image.epoch]
+    if meta is not None:
+        lost = [
+            number
+            for number, applied in enumerate(meta.blocks)
+            if applied >= 0 and ((meta.size, number) not in found or found[meta.size, number].applied < applied)
+        ]
+        if lost:
+            image.problems.append(("lost", f"blocks {lost[:20]} are missing, or older than the snapshot says"))
+        stale = {(meta.size, number) for number in lost}
+        blocks = [block for block in blocks if (block.size, block.number) not in stale]
+        # another size of block: written by a snapshot that did not come to its end, or left over from before it did
+        blocks = [block for block in blocks if block.size == meta.size or block.applied > meta.applied]
+    far = 2 * len(blocks) + 64  # their numbers leave no holes: a block far beyond them would only cost memory
+    image.problems += [("broken", f"block {block.number} of {len(blocks)}") for block in blocks if block.number >= far]
+    blocks = [block for block in blocks if block.number < far]
+    _settle(image, sorted(blocks, key=lambda block: (block.applied, block.size != image.size)))
+
+
+def _settle(image: Image, blocks: list[Block]) -> None:
+    """Take blocks, the furthest last: an asset that two of them name is where it was put last."""
+    owner: dict[str, Block] = {}
+    for block in blocks:
+        owner.update((name, block) for name in block.names if name)
+    number = 1 << 19  # blocks of another size get numbers that nobody else has: they will be laid out anew
+    for block in blocks:
+        block.names = [name if name and owner[name] is block else "" for name in block.names]
+        place = block.number
+        if block.size != image.size:
+            place, number = number, number + 1
+        image.blocks[place] = block
+        if block.applied > image.applied:
+            image.passed[place] = block.applied
