@@ -104,7 +104,14 @@ def combine(
         for part, size, weight in zip(parts, typical, weights, strict=True):
             weighted = part * part.dtype.type(weight / size / total_weight)
             shares = weighted if shares is None else np.add(shares, weighted, out=shares)
-    shares = shares.astype(np.float64)
+    return summed(shares.astype(np.float64), known)
+
+
+def summed(shares: Float64, known: npt.NDArray[np.bool_]) -> tuple[Float64, Float64]:
+    """What is strange about each signal, 1 being usual -> score (batch,) and contributions (batch, signal).
+
+    ``known`` (batch, signal) tells which of the newest values are there. Spoils ``shares``.
+    """
     everything = bool(known.all())
     if not everything:
         shares *= known  # what is not there contributes nothing

@@ -1,6 +1,8 @@
 """What every detector promises, whichever file in models/detectors it is: see ``models.base.Detector``."""
 
+import doctest
 import functools
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,14 @@ def test_shapes_and_kinds_of_numbers(name, signals):
     if scored.kind is not None:
         assert scored.kind.dtype == np.uint8
         assert (scored.kind < len(KINDS)).all()
+
+
+@each
+def test_the_example_on_its_page_runs(name):
+    page = inspect.getmodule(registry.detector_class(name))
+    ran = doctest.testmod(page)
+    assert ran.attempted > 0
+    assert ran.failed == 0
 
 
 @judges_the_plant
