@@ -9,7 +9,7 @@ DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench test-kafka lock clean
+.PHONY: help setup demo test check bench faults test-kafka lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--
 test-kafka: setup  ## The integration tests on Apache Kafka as well (needs Java 17 and Maven)
 	deploy/kafka/fetch
 	KAFKA_JARS=deploy/kafka/target/jars $(BIN)/python -m pytest tests/integration -m broker $(ARGS)
+
+faults: setup  ## Break things and print what was lost (ARGS="--only N", "--long", "--json FILE"); Apache Kafka with KAFKA_JARS
+	$(BIN)/python tests/faults/run.py $(ARGS)
 
 lock: setup  ## Write constraints.txt anew from what pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv

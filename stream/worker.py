@@ -52,6 +52,11 @@ class ThinningPipeline(Pipeline):
             del self._thinners[partition]
 
 
+def pipeline_of(plan: Plan, shelf: Shelf) -> Pipeline:
+    """The pipeline that a worker runs for ``plan``."""
+    return ThinningPipeline(plan, shelf) if plan.thinning.every_s else Pipeline(plan, shelf)
+
+
 def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: InfluxSettings) -> App:
     """Load the models, make the topics that are missing, put the application together."""
     metrics = Metrics(version=installed_version())
@@ -67,7 +72,7 @@ def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: Infl
     ensure_topics(kafka, plan.topics)
     return create_app(
         plan,
-        ThinningPipeline(plan, shelf) if plan.thinning.every_s else Pipeline(plan, shelf),
+        pipeline_of(plan, shelf),
         Publisher(sinks, metrics=metrics),
         kafka=kafka,
         worker=worker,

@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from stream.settings import KafkaSettings, TopicSettings
 
-NAMES = ("readings", "alerts", "scores", "dead_letters", "late")
+NAMES = ("readings", "alerts", "scores", "dead_letters", "late", "state")
 
 
 class Worker:
@@ -48,6 +48,12 @@ class Worker:
             )
         self.wait(lambda: self.get("/health/ready") is not None, within_s, "ready")
         return self
+
+    def must_live(self) -> None:
+        """Fail the test, with the end of the log, if the worker has ended."""
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"worker ended with {self.process.returncode}:\n{self._log.read_text()[-4000:]}")
 
     def wait(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
         deadline = time.monotonic() + within_s
@@ -80,9 +86,19 @@ class Worker:
         return self.process.wait(30)
 
     def kill(self) -> None:
+        """End it as a power cut would (SIGKILL); also one that is frozen."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it neither works nor answers, and its connections stay open."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
 
 def write_plan(source: Path, topics: TopicSettings, folder: Path, artifacts: Path) -> Path:

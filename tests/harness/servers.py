@@ -1,0 +1,201 @@
+"""Real servers as processes of ours: on free loopback ports, in a folder of the test's, killed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_KAFKA = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+log.dirs={folder}/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
+
+_INFLUXDB = """
+reporting-disabled = true
+bind-address = "127.0.0.1:{rpc}"
+[meta]
+  dir = "{folder}/meta"
+[data]
+  dir = "{folder}/data"
+  wal-dir = "{folder}/wal"
+[http]
+  bind-address = "127.0.0.1:{port}"
+  log-enabled = false
+"""
+
+_NGINX = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr warn;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  client_max_body_size 64m;
+  map $arg_precision $v1_precision {{ default $arg_precision; ns n; us u; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location = /api/v2/write {{
+      set $args "db=$arg_bucket&precision=$v1_precision";
+      rewrite ^ /write break;
+      proxy_pass http://127.0.0.1:{influxdb};
+    }}
+    location / {{ proxy_pass http://127.0.0.1:{influxdb}; }}
+  }}
+}}
+"""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody has at the moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def fetch(url: str, timeout_s: float = 5.0, **query: str) -> bytes:
+    """The body of a GET; raises ``OSError`` for anything but success."""
+    with urllib.request.urlopen(
+        f"{url}?{urllib.parse.urlencode(query)}" if query else url, timeout=timeout_s
+    ) as answer:
+        return bytes(answer.read())
+
+
+class Server:
+    """A process of ours; ``start`` again after ``stop`` gives the same server with the same data."""
+
+    def __init__(self, command: list[str], folder: Path, ready: Callable[[], object], within_s: float = 30.0) -> None:
+        dies_with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        self._command = [*dies_with_us, *command]
+        self._log = folder / f"{Path(command[0]).name}.log"
+        self._ready = ready
+        self._within_s = within_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._log.parent
+            )
+        deadline = time.monotonic() + self._within_s
+        while True:
+            try:
+                self._ready()
+            except OSError as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    said = self._log.read_text(errors="replace")[-2000:]
+                    self.stop()
+                    pytest.fail(f"{self._command} did not start ({error}):\n{said}")
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self) -> None:
+        """Kill it: what it had not written is gone, as after a power cut."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(10)
+
+
+def need(*programs: str, package: str) -> None:
+    """Skip the test unless all programs are installed."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed: apt-get install {package}")
+
+
+def connects(port: int) -> Callable[[], object]:
+    """What raises ``OSError`` until the port accepts."""
+    return lambda: socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+
+
+def apache_kafka(folder: Path) -> tuple[Server, str]:
+    """A single node in KRaft mode with its storage formatted, and its address; not started yet."""
+    jars = os.environ.get("KAFKA_JARS", "")
+    if not jars:
+        pytest.skip("Apache Kafka: KAFKA_JARS is not set; make test-kafka fetches the jars and sets it")
+    if not any(Path(jars).glob("kafka_2.13-*.jar")):
+        pytest.fail(f"KAFKA_JARS={jars}: no kafka_2.13-*.jar there")
+    need("java", package="openjdk-17-jre-headless")
+    port = free_port()
+    properties = folder / "server.properties"
+    properties.write_text(_KAFKA.format(port=port, controller=free_port(), folder=folder))
+    classes = ["-cp", f"{Path(jars).resolve()}/*"]
+    formatting = ["kafka.tools.StorageTool", "format", "--cluster-id", "headrace-tests-000000A", "--config"]
+    done = subprocess.run(["java", *classes, *formatting, str(properties)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # it shares two cores with the tests
+    command = ["java", *options, *classes, "kafka.Kafka", str(properties)]
+    return Server(command, folder, _kafka_answers(port), 60.0), f"127.0.0.1:{port}"
+
+
+def _kafka_answers(port: int) -> Callable[[], object]:
+    """The port accepts before the broker is registered with its controller: ask for the list of topics."""
+
+    def ask() -> None:
+        from kafka import KafkaAdminClient
+        from kafka.errors import KafkaError
+
+        connects(port)()
+        try:
+            with contextlib.closing(
+                KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=2000)
+            ) as a:
+                a.list_topics()
+        except KafkaError as error:
+            raise ConnectionError(str(error)) from None
+
+    return ask
+
+
+class InfluxDB:
+    """``url`` takes what InfluxDB 2 takes; ``query`` asks in InfluxQL."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, proxy = free_port(), free_port()
+        (folder / "influxdb.conf").write_text(_INFLUXDB.format(port=self.port, rpc=free_port(), folder=folder))
+        (folder / "nginx.conf").write_text(_NGINX.format(port=proxy, influxdb=self.port, folder=folder))
+        self.url = f"http://127.0.0.1:{proxy}"
+        command = ["influxd", "run", "-config", str(folder / "influxdb.conf")]
+        self.server = Server(command, folder, lambda: fetch(f"http://127.0.0.1:{self.port}/ping"))
+        command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+        self.proxy = Server(command, folder, connects(proxy))
+
+    def create(self, database: str) -> None:
+        query = urllib.parse.urlencode({"q": f'CREATE DATABASE "{database}"'}).encode()
+        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/query", data=query, timeout=10).close()
+
+    def query(self, database: str, influxql: str) -> list[dict[str, Any]]:
+        answer = fetch(f"http://127.0.0.1:{self.port}/query", 30.0, db=database, q=influxql, epoch="ns")
+        (result,) = json.loads(answer)["results"]
+        return [
+            {**series.get("tags", {}), **dict(zip(series["columns"], row, strict=True))}
+            for series in result.get("series", [])
+            for row in series["values"]
+        ]
