@@ -123,8 +123,10 @@ def create_app(
     async def assigned(_: App, assigned: set[TP], **__: Any) -> None:
         held = {tp.partition for tp in assigned if tp.topic == plan.topics.readings}
         await belt.beside(pipeline.keep_only, held)
+        metrics.restore_open(await belt.beside(pipeline.open_alerts))
         health.connected, health.partitions = True, len(held)
         health.progressed()
+        metrics.rebalanced()
         _log.info("watching partitions %s of %s", sorted(held) or "(none)", plan.topics.readings)
 
     committed: dict[TP, int] = {}

@@ -224,11 +224,25 @@ def alert_id(detector: str, asset: str, onset_ms: int) -> str:
     return hashlib.sha256(f"{detector}\0{asset}\0{onset_ms}".encode()).hexdigest()[:20]
 
 
+def standing(episode: Episode, rules: Rules, identity: Identity, asset: str) -> Alert:
+    """The open alert of an episode as it was last published, except that its score is the highest so far."""
+    return _describe(episode, "updated", rules, identity, asset, episode.peak, episode.published_ms)
+
+
 def _alert(
     episode: Episode, state: State, rules: Rules, identity: Identity, asset: str, score: float, at_ms: int
 ) -> Alert:
+    alert = _describe(episode, state, rules, identity, asset, score, at_ms)
+    episode.sequence += 1
+    episode.published_ms = at_ms
+    return alert
+
+
+def _describe(
+    episode: Episode, state: State, rules: Rules, identity: Identity, asset: str, score: float, at_ms: int
+) -> Alert:
     opened_ms = episode.opened_ms if episode.opened_ms is not None else at_ms
-    alert = Alert(
+    return Alert(
         id=alert_id(identity.detector, asset, episode.onset_ms),
         sequence=episode.sequence,
         state=state,
@@ -250,6 +264,3 @@ def _alert(
         causes=episode.causes,
         site=identity.site,
     )
-    episode.sequence += 1
-    episode.published_ms = at_ms
-    return alert

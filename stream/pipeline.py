@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from models.base import Float32, Scored
-from stream.decide import Identity, Rules, alert_id, decide
+from stream.decide import Identity, Rules, decide, standing
 from stream.decode import Decoder
 from stream.partition import Lane, Partition, Restored
 from stream.records import (
@@ -210,10 +210,10 @@ class Pipeline:
         """How many assets are remembered."""
         return sum(len(state.index) for state in self._partitions.values())
 
-    def open_alerts(self) -> list[tuple[str, str]]:
-        """(detector, id) of all alerts that are open."""
+    def open_alerts(self) -> list[Alert]:
+        """All alerts that are open, as they were last published."""
         return [
-            (lane.detector, alert_id(lane.detector, lane.names[slot], episode.onset_ms))
+            standing(episode, lane.rules, lane.identity, lane.names[slot])
             for state in self._partitions.values()
             for lane in state.lanes.values()
             for slot, episode in lane.decisions.episodes.items()

@@ -28,6 +28,10 @@ _RESTART_S: Final = 30.0
 class Observer(Protocol):
     """What the publisher tells the metrics; ``stream.sinks.prometheus.Metrics`` follows it."""
 
+    def known(self, sink: str) -> None:
+        """There is such a sink."""
+        ...
+
     def sink_failed(self, sink: str, reason: str) -> None:
         """A sink did not take a write: unavailable, refused or error."""
         ...
@@ -68,6 +72,9 @@ class Publisher:
     async def start(self) -> None:
         """Start all sinks. Raises what an essential one raises, with those before it stopped again."""
         self._stopping.clear()
+        if self._metrics:
+            for sink in (*self._essential, *self._others):
+                self._metrics.known(sink.name)
         started: list[Sink] = []
         try:
             for sink in self._essential:

@@ -59,7 +59,7 @@ def pipeline_of(plan: Plan, shelf: Shelf) -> Pipeline:
 
 def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: InfluxSettings) -> App:
     """Load the models, make the topics that are missing, put the application together."""
-    metrics = Metrics(version=installed_version())
+    metrics = Metrics(version=installed_version(), site=plan.site)
     health = Health()
     shelf = Shelf(plan)
     shelf.warm()

@@ -1,7 +1,7 @@
 """Metrics about the worker, for Prometheus to fetch from ``stream.web``. Never blocks, never fails a batch.
 
-Every label has few values that the plan or the code fixes (detector, stage, reason, sink, severity, state): there is no
-label by asset or signal, so the number of series is the same for 10 assets and for 100,000. Units are base units.
+Every label has few values that the plan or the code fixes (site, detector, stage, reason, sink, severity, state): there
+is no label by asset or signal, so the number of series is the same for 10 assets and for 100,000. Units are base units.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Protocol
+from itertools import product
+from typing import Any, Final, Protocol, get_args
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from stream.records import Alert, Output, Scores
+from stream.errors import REASONS
+from stream.records import Alert, Output, Scores, Severity, State
 
+_STATES: Final[tuple[State, ...]] = get_args(State)
+_SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _RATIOS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 #: Names in ``Output.counts`` that have a metric of their own; others are counted in ``headrace_events_total``.
@@ -49,14 +53,16 @@ class Watched(Protocol):
 class Metrics:
     """All metrics of a worker, in a registry of its own; thread-safe.
 
-    The app calls ``loaded``, ``lag``, ``committed`` and ``restore_open``; the publisher calls ``sink_failed``,
-    ``dead_lettered`` and ``watch``; ``PrometheusSink`` calls ``observe``.
+    The app calls ``loaded``, ``lag``, ``committed``, ``rebalanced`` and ``restore_open``; the publisher calls
+    ``known``, ``sink_failed``, ``dead_lettered`` and ``watch``; ``PrometheusSink`` calls ``observe``. Counters whose
+    labels are known begin at 0: Prometheus does not count the first step of a series that was not there before.
     """
 
-    def __init__(self, *, version: str = "", clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, version: str = "", site: str = "", clock: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._clock = clock
-        self._open: dict[str, set[str]] = defaultdict(set)
+        self._open: dict[str, dict[str, Severity]] = defaultdict(dict)
         self._sinks: dict[str, Watched] = {}
         self._ratios: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
         self._known = {name: self._counter(name, text) for name, text in _COUNTS.items()}
@@ -67,7 +73,7 @@ class Metrics:
         self._alerts = self._counter(
             "alert_transitions", "alerts published, again after a replay", "detector", "state", "severity"
         )
-        self._open_alerts = self._gauge("open_alerts", "alerts that are open on this worker", "detector")
+        self._open_alerts = self._gauge("open_alerts", "alerts that are open on this worker", "detector", "severity")
         self._stages = self._histogram("stage_seconds", "what a stage took for one batch", "stage")
         self._latency = self._histogram(
             "produce_to_publish_seconds", "from the newest record's timestamp to its output"
@@ -77,7 +83,12 @@ class Metrics:
         self._lag = self._gauge("consumer_lag_records", "records not yet read, all partitions of this worker")
         self._committed = self._gauge("last_commit_timestamp_seconds", "when offsets were last committed")
         self._partitions = self._gauge("assigned_partitions", "partitions of the input topic assigned to this worker")
+        self._rebalances = self._counter("rebalances", "times that partitions were assigned to this worker")
         self._gauge("build_info", "1", "version", "python").labels(version, platform.python_version()).set(1)
+        self._gauge("site_info", "1; to join a worker's other series with its plan's site", "site").labels(site).set(1)
+        for stage, reasons in REASONS.items():
+            for reason in reasons:
+                self._dead.labels(stage, reason)
         self.registry.register(_AtScrape(self._sinks, self._ratios))
 
     def observe(self, output: Output) -> None:
@@ -101,7 +112,9 @@ class Metrics:
         self._models.clear()
         for detector, kind, version in models:
             self._models.labels(detector, kind, version).set(1)
-            self._open_alerts.labels(detector).set(len(self._open[detector]))
+            for state, severity in product(_STATES, _SEVERITIES):
+                self._alerts.labels(detector, state, severity)
+            self._show_open(detector)
 
     def lag(self, records: int, partitions: int) -> None:
         """Say how many records wait on the partitions that this worker has."""
@@ -112,14 +125,23 @@ class Metrics:
         """Say that offsets have just been committed."""
         self._committed.set(self._clock())
 
-    def restore_open(self, alerts: Iterable[tuple[str, str]]) -> None:
-        """Replace what is known of open alerts, (detector, id) each: after a restart or a rebalance."""
+    def rebalanced(self) -> None:
+        """Say that partitions have just been assigned."""
+        self._rebalances.inc()
+
+    def restore_open(self, alerts: Iterable[Alert]) -> None:
+        """Replace what is known of open alerts: after a restart or a rebalance."""
         for known in self._open.values():
             known.clear()
-        for detector, alert_id in alerts:
-            self._open[detector].add(alert_id)
-        for detector, known in self._open.items():
-            self._open_alerts.labels(detector).set(len(known))
+        for alert in alerts:
+            self._open[alert.detector][alert.id] = alert.severity
+        for detector in self._open:
+            self._show_open(detector)
+
+    def known(self, sink: str) -> None:
+        """Say that there is such a sink."""
+        for reason in ("unavailable", "refused", "error"):
+            self._failures.labels(sink, reason)
 
     def sink_failed(self, sink: str, reason: str) -> None:
         """Count a write that a sink did not take; ``reason``: unavailable, refused or error."""
@@ -147,10 +169,15 @@ class Metrics:
         self._alerts.labels(alert.detector, alert.state, alert.severity).inc()
         known = self._open[alert.detector]
         if alert.state == "resolved":
-            known.discard(alert.id)
+            known.pop(alert.id, None)
         else:
-            known.add(alert.id)
-        self._open_alerts.labels(alert.detector).set(len(known))
+            known[alert.id] = alert.severity
+        self._show_open(alert.detector)
+
+    def _show_open(self, detector: str) -> None:
+        severities = list(self._open[detector].values())
+        for severity in _SEVERITIES:
+            self._open_alerts.labels(detector, severity).set(severities.count(severity))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"headrace_{name}", text, labels, registry=self.registry)

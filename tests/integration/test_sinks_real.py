@@ -374,7 +374,7 @@ async def test_prometheus_scrapes_the_metrics(prometheus: Callable[[str], str], 
         await asyncio.sleep(0.2)
     assert list((await ask("headrace_readings_total")).values()) == [3]
     assert list((await ask("headrace_consumer_lag_records")).values()) == [42]
-    assert list((await ask('headrace_open_alerts{detector="pumps"}')).values()) == [1]
+    assert list((await ask('headrace_open_alerts{severity="major"}')).values()) == [1]
     assert max((await ask("histogram_quantile(0.5, headrace_score_threshold_ratio_bucket)")).values()) < 1.5
     names = json.loads(await get(f"{url}/api/v1/label/{urllib.parse.quote('__name__')}/values"))["data"]
     assert {"headrace_build_info", "headrace_stage_seconds_bucket", "headrace_dead_letters_total"} <= set(names)

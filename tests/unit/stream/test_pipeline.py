@@ -3,6 +3,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -71,6 +72,31 @@ def run(plan: Plan, records: Sequence[Record], batches: Sequence[int]) -> list[O
     pipeline = Pipeline(plan, Shelf(plan))
     bounds = [0, *batches, len(records)]
     return [pipeline.process(0, records[a:b]) for a, b in pairwise(bounds)]
+
+
+def test_the_open_alerts_are_those_published_and_not_resolved(plan: Plan, recordings: list[Recording]) -> None:
+    records, pipeline = records_of(recordings), Pipeline(plan, Shelf(plan))
+    published: dict[str, Alert] = {}
+    most = 0
+    for start in range(0, len(records), 37):
+        for alert in pipeline.process(0, records[start : start + 37]).alerts:
+            if alert.state == "resolved":
+                del published[alert.id]
+            else:
+                published[alert.id] = alert
+        standing = {alert.id: alert for alert in pipeline.open_alerts()}
+        assert standing.keys() == published.keys()
+        for key, alert in standing.items():
+            assert _lasting(alert) == _lasting(published[key])
+        most = max(most, len(standing))
+    assert most == 2
+    assert not pipeline.open_alerts()
+
+
+def _lasting(alert: Alert) -> dict[str, Any]:
+    """All of an alert but what goes on between two publications."""
+    changing = {"state", "sequence", "score", "peak", "peak_at", "causes", "confidence", "verdict"}
+    return {name: value for name, value in msgspec.structs.asdict(alert).items() if name not in changing}
 
 
 def test_a_fault_opens_and_resolves_an_alert_that_names_its_signal(plan: Plan, recordings: list[Recording]) -> None:

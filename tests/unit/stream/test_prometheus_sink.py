@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -36,18 +37,26 @@ async def test_counts_what_is_published(output: Output) -> None:
 
 def test_open_alerts_are_the_same_after_a_replay(make_alert: Callable[..., Alert]) -> None:
     metrics = Metrics()
-    story = [make_alert(), make_alert(state="updated", sequence=1), make_alert(id="a2")]
+
+    def counted() -> tuple[float | None, ...]:
+        return tuple(
+            value(metrics, "open_alerts", detector="pumps", severity=s) for s in ("warning", "major", "critical")
+        )
+
+    story = [make_alert(), make_alert(state="updated", sequence=1), make_alert(id="a2", severity="warning")]
     for _ in range(2):
         metrics.observe(Output(alerts=tuple(story)))
-        assert value(metrics, "open_alerts", detector="pumps") == 2
+        assert counted() == (1, 1, 0)
+    metrics.observe(Output(alerts=(make_alert(state="updated", sequence=2, severity="critical"),)))
+    assert counted() == (1, 0, 1)
     metrics.observe(
-        Output(alerts=(make_alert(state="resolved", sequence=2), make_alert(id="unknown", state="resolved")))
+        Output(alerts=(make_alert(state="resolved", sequence=3), make_alert(id="unknown", state="resolved")))
     )
-    assert value(metrics, "open_alerts", detector="pumps") == 1
-    metrics.restore_open([("pumps", "x"), ("pumps", "y"), ("pumps", "z")])
-    assert value(metrics, "open_alerts", detector="pumps") == 3
+    assert counted() == (1, 0, 0)
+    metrics.restore_open([make_alert(id=name) for name in "xyz"])
+    assert counted() == (0, 3, 0)
     metrics.restore_open([])
-    assert value(metrics, "open_alerts", detector="pumps") == 0
+    assert counted() == (0, 0, 0)
 
 
 def test_the_number_of_series_does_not_grow_with_the_assets(
@@ -63,19 +72,23 @@ def test_the_number_of_series_does_not_grow_with_the_assets(
 
 
 def test_the_app_tells_models_lag_and_commits() -> None:
-    metrics = Metrics(version="1.2", clock=lambda: 1000.0)
+    metrics = Metrics(version="1.2", site="north", clock=lambda: 1000.0)
     metrics.loaded([("pumps", "lstm", "v1"), ("fans", "gan", "v1")])
     metrics.loaded([("pumps", "lstm", "v2")])
     metrics.lag(42, partitions=3)
     metrics.committed()
+    metrics.rebalanced()
     metrics.dead_lettered("publish", "refused", 2)
     assert value(metrics, "model_info", detector="pumps", kind="lstm", version="v2") == 1
     assert value(metrics, "model_info", detector="fans", kind="gan", version="v1") is None
-    assert value(metrics, "open_alerts", detector="pumps") == 0
+    assert value(metrics, "open_alerts", detector="pumps", severity="critical") == 0
     assert value(metrics, "consumer_lag_records") == 42
     assert value(metrics, "assigned_partitions") == 3
     assert value(metrics, "last_commit_timestamp_seconds") == 1000.0
     assert value(metrics, "dead_letters_total", stage="publish", reason="refused") == 2
+    assert value(metrics, "rebalances_total") == 1
+    assert value(metrics, "site_info", site="north") == 1
+    assert b"process_resident_memory_bytes" in generate_latest(metrics.registry) or sys.platform != "linux"
     assert b'headrace_build_info{python="' in generate_latest(metrics.registry)
 
 
