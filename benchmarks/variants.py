@@ -26,6 +26,7 @@ import stream.worker
 from figures.board import Board
 from models.artifact import Artifact
 from models.base import Float32, Scored
+from models.stepping import CarriedState
 from stream.pipeline import Pipeline
 from stream.records import Output, RawRecord
 from stream.settings import DetectorSettings, KafkaSettings, from_environment, load_plan
@@ -50,23 +51,18 @@ class Silent:
 
 
 class SilentStepper:
-    """The same for a detector that carries its state: there is none, and a step does nothing."""
+    """The same for a detector that carries its state: rows are counted, and a step does nothing."""
 
     def __init__(self, signals: int) -> None:
         self._signals = signals
 
-    def begin(self, slots: int = 0) -> SilentStepper:  # noqa: ARG002  # as it is called
-        """Itself: it has nothing to remember."""
-        return self
+    def begin(self, slots: int = 0) -> CarriedState:
+        """A state of nothing but the count of rows."""
+        return CarriedState({}, np.zeros(slots, np.int32))
 
-    def grow(self, slots: int) -> None:
-        """Nothing grows."""
-
-    def reset(self, slots: Any) -> None:
-        """Nothing to forget."""
-
-    def run(self, state: Any, slots: Any, counts: Any, rows: Float32) -> Scored:  # noqa: ARG002  # as it is called
+    def run(self, state: CarriedState, slots: Any, counts: Any, rows: Float32) -> Scored:
         """0 for each row."""
+        state.rows[slots] += counts.astype(np.int32)
         nothing = np.zeros((len(rows), self._signals), dtype=np.float32)
         return Scored(np.zeros(len(rows)), np.zeros(nothing.shape), expected=nothing, spread=nothing)
 
