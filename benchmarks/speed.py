@@ -15,6 +15,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -98,7 +99,7 @@ def _groups(bootstrap: str | None) -> list[tuple[tuple[Figure, ...], Measure]]:
         (memory.FIGURES, memory.measure),
         (live.FIGURES, on_broker(live.measure)),
         (sinks.FIGURES, on_broker(sinks.measure)),
-        (start.FIGURES, on_broker(start.measure)),
+        (start.FIGURES, on_broker(partial(start.measure, embedded=bootstrap is None))),
     ]
 
 

@@ -32,13 +32,14 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from itertools import groupby
+from typing import Final, cast
 
 from stream.errors import SinkUnavailable
 from stream.records import Alert, Output, Scores
 from stream.sinks.influxclient import InfluxClient, InfluxSettings
 from stream.sinks.lineprotocol import alert_line, score_lines
-from stream.sinks.rows import slices
+from stream.sinks.rows import joined, slices
 from stream.sinks.thin import history
 
 __all__ = ["InfluxSettings", "InfluxSink"]
@@ -214,12 +215,13 @@ class InfluxSink:
 
     def _encode(self, block: Sequence[Scores | tuple[Alert, ...]]) -> str:
         """The lines of a block, as they are sent."""
-        return "\n".join(
-            score_lines(item, self._site)
-            if isinstance(item, Scores)
-            else "\n".join(alert_line(alert, self._site) for alert in item)
-            for item in block
-        )
+        lines: list[str] = []
+        for are_scores, items in groupby(block, key=lambda item: isinstance(item, Scores)):
+            if are_scores:
+                lines += (score_lines(scores, self._site) for scores in joined(cast("list[Scores]", list(items))))
+            else:
+                lines += (alert_line(alert, self._site) for item in items for alert in cast("tuple[Alert, ...]", item))
+        return "\n".join(lines)
 
 
 def _backoff_s(attempt: int) -> float:

@@ -75,6 +75,7 @@ class Metrics:
         )
         self._open_alerts = self._gauge("open_alerts", "alerts that are open on this worker", "detector", "severity")
         self._stages = self._histogram("stage_seconds", "what a stage took for one batch", "stage")
+        self._stage: dict[str, Histogram] = {}  # looking a label up costs as much as counting
         self._latency = self._histogram(
             "produce_to_publish_seconds", "from the newest record's timestamp to its output"
         )
@@ -97,7 +98,10 @@ class Metrics:
             counter = self._known.get(name) or self._events.labels(name)
             counter.inc(count)
         for stage, seconds in output.stage_s.items():
-            self._stages.labels(stage).observe(seconds)
+            child = self._stage.get(stage)
+            if child is None:
+                child = self._stage[stage] = self._stages.labels(stage)
+            child.observe(seconds)
         for scores in output.scores:
             self._observe_scores(scores)
         for alert in output.alerts:
@@ -159,7 +163,7 @@ class Metrics:
         self._scores.labels(scores.detector).inc(len(scores))
         good = np.isfinite(scores.score) & (scores.threshold > 0)
         self._invalid.labels(scores.detector).inc(int(len(scores) - good.sum()))
-        ratios = scores.score[good] / scores.threshold[good]
+        ratios = scores.score / scores.threshold if good.all() else scores.score[good] / scores.threshold[good]
         sums = self._ratios.setdefault(scores.detector, np.zeros(len(_RATIOS) + 2))
         buckets = np.searchsorted(_RATIOS, ratios, side="left")
         sums[:-1] += np.bincount(buckets, minlength=len(_RATIOS) + 1)

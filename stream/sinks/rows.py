@@ -1,9 +1,11 @@
-"""What the sinks for scores have in common: the band, the reason of an invalid row, and slices of a batch."""
+"""What the sinks for scores have in common: the band, the reason of an invalid row, batches cut and joined."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +33,10 @@ def derive(scores: Scores) -> Rows:
     """The derived columns of ``scores``."""
     valid = np.isfinite(scores.score)
     reasons = ["no_value", *KINDS[1:]]
-    reason = ["" if ok else reasons[kind] for ok, kind in zip(valid.tolist(), scores.verdict.tolist(), strict=True)]
+    if valid.all():
+        reason = [""] * len(scores)
+    else:
+        reason = ["" if ok else reasons[kind] for ok, kind in zip(valid.tolist(), scores.verdict.tolist(), strict=True)]
     if scores.expected is None or scores.spread is None:
         return Rows(valid, reason, None, None)
     width = BAND_SIGMAS * scores.spread
@@ -59,3 +64,36 @@ def slices(scores: Scores, at_most: int) -> Iterator[Scores]:
     """``scores`` in pieces of at most so many rows; the arrays are views, nothing is copied."""
     for start in range(0, len(scores), at_most):
         yield take(scores, slice(start, start + at_most))
+
+
+def joined(parts: Sequence[Scores]) -> list[Scores]:
+    """The same rows in the same order, neighbours of one model and the same signals as one: many small batches cost
+    numpy as much as few large ones.
+    """
+    return [_concatenated(list(group)) for _, group in groupby(parts, key=_model)]
+
+
+def _model(scores: Scores) -> tuple[Any, ...]:
+    known = scores.expected is None, scores.spread is None
+    return scores.detector, scores.model_version, scores.kind, scores.signals, known
+
+
+def _concatenated(parts: Sequence[Scores]) -> Scores:
+    if len(parts) == 1:
+        return parts[0]
+    first = np.cumsum([0, *(len(part.names) for part in parts[:-1])])
+
+    def column(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return replace(
+        parts[0],
+        names=tuple(name for part in parts for name in part.names),
+        asset=np.concatenate([part.asset + np.int32(start) for part, start in zip(parts, first, strict=True)]),
+        expected=None if parts[0].expected is None else column("expected"),
+        spread=None if parts[0].spread is None else column("spread"),
+        **{
+            name: column(name)
+            for name in ("at_ms", "score", "threshold", "anomalous", "values", "contributions", "verdict")
+        },
+    )

@@ -9,6 +9,7 @@ import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from stream.sinks import lineprotocol
 from stream.sinks.influxclient import InfluxSettings, _message, _retry_after_s
 from stream.sinks.influxdb import InfluxSink, _backoff_s
 from stream.sinks.lineprotocol import alert_line, escape, text
+from stream.sinks.rows import joined
 
 NAMES = st.text(min_size=1, max_size=12).filter(lambda name: not any(0xD800 <= ord(char) <= 0xDFFF for char in name))
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
@@ -417,3 +419,13 @@ def test_waiting_grows_and_stays_bounded() -> None:
     soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 20))
     assert 15.0 < _retry_after_s({"Retry-After": soon}) <= 20.0
     assert _retry_after_s({"Retry-After": "soon"}) == _retry_after_s(None) == 0.0
+
+
+def test_batches_of_one_model_are_written_as_one_and_say_the_same(make_scores: Callable[..., Scores]) -> None:
+    parts = [make_scores(rows=4, assets=2), make_scores(rows=3, assets=1, names=("pump-7",)), make_scores(rows=5, assets=3)]
+    other = replace(make_scores(rows=2), detector="other")
+    made = joined([*parts, other, parts[0]])
+    assert [len(scores) for scores in made] == [12, 2, 4]
+    assert [line for scores in made for line in score_lines(scores)] == [
+        line for scores in [*parts, other, parts[0]] for line in score_lines(scores)
+    ]
