@@ -422,7 +422,8 @@ def test_waiting_grows_and_stays_bounded() -> None:
 
 
 def test_batches_of_one_model_are_written_as_one_and_say_the_same(make_scores: Callable[..., Scores]) -> None:
-    parts = [make_scores(rows=4, assets=2), make_scores(rows=3, assets=1, names=("pump-7",)), make_scores(rows=5, assets=3)]
+    one = make_scores(rows=3, assets=1, names=("pump-7",))
+    parts = [make_scores(rows=4, assets=2), one, make_scores(rows=5, assets=3)]
     other = replace(make_scores(rows=2), detector="other")
     made = joined([*parts, other, parts[0]])
     assert [len(scores) for scores in made] == [12, 2, 4]
