@@ -31,7 +31,7 @@ _TAKE_S = 0.02
 
 
 #: What closing sinks and connections may take after the grace.
-_CLOSE_S = 10.0
+_CLOSE_S = 20.0
 
 
 class NoTables(TableManager):
@@ -63,7 +63,7 @@ class App(faust.App):
         """The consumer first: it waits for the batch in hand, which still needs the sinks, and commits.
 
         After ``grace_s`` it is left as it is: what was not committed will be read again. ``overdue`` is called when the
-        process is still there ten seconds later.
+        process is still there twenty seconds later.
         """
         self.health.stopping = True
         if self.overdue is not None:

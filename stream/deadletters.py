@@ -38,6 +38,15 @@ class Letter:
     headers: tuple[tuple[str, bytes | None], ...]
     truncated: int | None
 
+    @property
+    def unsendable(self) -> str:
+        """Why it cannot be sent again, in words; empty if it can."""
+        if self.stage == "publish":
+            return "is a piece of output, no reading"
+        if self.truncated is not None:
+            return f"holds a part of {self.truncated} bytes"
+        return "" if self.value else "is empty"
+
 
 def letters(
     kafka: KafkaSettings,
@@ -96,8 +105,9 @@ def resend(
 ) -> tuple[int, list[Letter]]:
     """Send letters to ``topic`` with their own key, value and headers; how many, and those that can't be sent.
 
-    A letter that holds only a part of its record, or nothing at all, stays where it is. Sending one twice does no harm:
-    readings that were taken the first time are late or duplicates the second. Raises ``BrokerError``.
+    A letter that holds only a part of its record, nothing at all, or output that a sink refused, stays where it is.
+    Sending one twice does no harm: readings that were taken the first time are late or duplicates the second. Raises
+    ``BrokerError``.
     """
     client = None
     left: list[Letter] = []
@@ -121,7 +131,7 @@ def resend(
             max_request_size=kafka.max_record_bytes,
         )
         for letter in chosen:
-            if letter.truncated is not None or not letter.value:
+            if letter.unsendable:
                 left.append(letter)
                 continue
             future = client.send(topic, key=letter.key, value=letter.value, headers=writable(letter.headers))

@@ -36,7 +36,10 @@ REASONS: Final = {
     },
     "score": {"detector_failed": "a model failed on these readings; other detectors have judged them"},
     "pipeline": {"pipeline_failed": "a fault of Headrace's: please report it"},
-    "publish": {"refused": "Kafka refused a piece of output for good"},
+    "publish": {
+        "refused": "Kafka refused a piece of output for good",
+        "influxdb_refused": "InfluxDB refused these lines for good (HTTP 4xx); the letter's value is the lines",
+    },
 }
 
 

@@ -87,12 +87,18 @@ class Publisher:
         for sink in self._others:
             if self._metrics and hasattr(sink, "held_lines"):
                 self._metrics.watch(sink)
+            if hasattr(sink, "bury"):
+                sink.bury = self.bury
             await self._start_other(sink)
 
     async def stop(self) -> None:
-        """End the waiting of ``publish``, and stop all sinks together. Safe to call twice, or without ``start``."""
+        """End the waiting of ``publish``, and stop all sinks, those last that take what the others may still bury.
+
+        Safe to call twice, or without ``start``.
+        """
         self._stopping.set()
-        await asyncio.gather(*(self._stop_one(sink) for sink in (*self._essential, *self._others)))
+        await asyncio.gather(*(self._stop_one(sink) for sink in self._others))
+        await asyncio.gather(*(self._stop_one(sink) for sink in self._essential))
 
     async def publish(self, output: Output) -> None:
         """Give ``output`` to every sink; on return the essential ones have it.
@@ -130,12 +136,8 @@ class Publisher:
                     _log.info("sink %s takes output again after %d attempts", sink.name, attempt)
                 return
 
-    async def _bury(self, sink: Sink, output: Output, error: SinkRefused) -> None:
-        """Make dead letters of what an essential sink refused. What cannot be buried either is logged in full."""
-        self._failed(sink, "refused", error)
-        letters = error.letters or _letters(output, str(error))
-        if not letters:
-            return
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Write dead letters of a sink's, for as long as it takes. What cannot be buried either is logged in full."""
         if self._metrics:
             for letter in letters:
                 self._metrics.dead_lettered(letter.stage, letter.reason)
@@ -150,11 +152,20 @@ class Publisher:
                     "lost, refused twice (%s): %s %.2000r", letter.detail, letter.record.key, letter.record.value
                 )
 
+    async def _bury(self, sink: Sink, output: Output, error: SinkRefused) -> None:
+        """Make dead letters of what an essential sink refused."""
+        self._failed(sink, "refused", error)
+        letters = error.letters or _letters(output, str(error))
+        if letters:
+            await self.bury(letters)
+
     async def _offer(self, sink: Sink, output: Output) -> None:
         """Write once to a sink that is not essential; whatever happens stays here."""
         due_at = self._not_started.get(sink.name)
         if due_at is not None:
             if time.monotonic() < due_at:
+                if self._metrics:
+                    self._metrics.sink_failed(sink.name, "unavailable")
                 return
             await self._start_other(sink)
             if sink.name in self._not_started:

@@ -223,6 +223,8 @@ class KafkaSettings(BaseSettings):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     username: str = ""
     password: SecretStr = SecretStr("")
+    #: The password's file, in place of ``password``: what Docker and Kubernetes mount a secret as.
+    password_file: Path | None = None
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -231,10 +233,17 @@ class KafkaSettings(BaseSettings):
     session_timeout_s: Annotated[float, Field(ge=1, le=600)] = 30.0
     max_record_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 20
 
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets(cls, given: Any) -> Any:
+        return with_secret_file(given, "password", "HEADRACE_KAFKA_PASSWORD")
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.security_protocol.startswith("SASL") and not (self.username and self.password.get_secret_value()):
-            raise ValueError("security_protocol is SASL: set HEADRACE_KAFKA_USERNAME and HEADRACE_KAFKA_PASSWORD")
+            raise ValueError(
+                "security_protocol is SASL: set HEADRACE_KAFKA_USERNAME and HEADRACE_KAFKA_PASSWORD or _PASSWORD_FILE"
+            )
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("set both of HEADRACE_KAFKA_CERT_FILE and HEADRACE_KAFKA_KEY_FILE, or neither")
         for key in ("ca_file", "cert_file", "key_file"):
@@ -305,6 +314,24 @@ def from_environment(kind: type[S], **overrides: Any) -> S:
         return kind(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise ConfigError(_explain(error, "environment", kind)) from None
+
+
+def with_secret_file(given: Any, name: str, variable: str) -> Any:
+    """Settings' values as given, with the secret ``name`` read from the file that ``<name>_file`` names.
+
+    Raises ``ValueError``, which never has the secret in it.
+    """
+    if not isinstance(given, dict) or not given.get(f"{name}_file"):
+        return given
+    if given.get(name):
+        raise ValueError(f"set {variable} or {variable}_FILE, not both")
+    try:
+        secret = Path(given[f"{name}_file"]).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{variable}_FILE: {getattr(error, 'strerror', None) or 'not text in UTF-8'}") from None
+    if not secret:
+        raise ValueError(f"{variable}_FILE: the file is empty")
+    return {**given, name: secret}
 
 
 def unknown_variables(*kinds: type[BaseSettings]) -> list[str]:

@@ -70,7 +70,7 @@ def run_replay(
     target = topic or topics.readings
     found = letters(kafka, topics.dead_letters, reasons=reasons, stages=stages, since_ms=bound("--since", since))
     if dry_run:
-        count = Counter(letter.reason for letter in found)
+        count = Counter(letter.reason for letter in found if not letter.unsendable)
         click.echo(f"would send {sum(count.values())} letters to {target}: {_counted(count)}")
         return 0
     sent: Counter[str] = Counter()
@@ -78,8 +78,7 @@ def run_replay(
     click.echo(f"{number} letters sent to {target} at {kafka.bootstrap}: {_counted(sent)}")
     for letter in left:
         topic_of, partition, offset = letter.origin
-        why = "is empty" if letter.truncated is None else f"holds a part of {letter.truncated} bytes"
-        click.echo(f"not sent: the letter at {letter.at[0]}@{letter.at[1]} {why}; it came from "
+        click.echo(f"not sent: the letter at {letter.at[0]}@{letter.at[1]} {letter.unsendable}; it came from "
                    f"{topic_of}-{partition}@{offset}", err=True)  # fmt: skip
     return 1 if left else 0
 

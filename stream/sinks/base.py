@@ -17,6 +17,9 @@ class Sink(Protocol):
     ``essential`` says whether a batch may be acknowledged before this sink has it. An essential sink's ``write``
     returns once the output is safe; any other's returns at once and holds the output itself, within a bound, until it
     is written.
+
+    A sink that is not essential may have an attribute ``bury``: the publisher sets it to a coroutine function that
+    takes dead letters, for what the sink's server will never take.
     """
 
     name: str

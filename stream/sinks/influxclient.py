@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import email.utils
 import json
+import os
 import time
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.errors import SinkUnavailable
+from stream.settings import with_secret_file
 
 _RETRY_STATUS: Final = frozenset({408, 425, 429})
+#: About us and not about the lines: a token that has run out, a bucket that is missing. An operator mends that.
+_OPERATOR_STATUS: Final = frozenset({401, 403, 404, 407})
+_OPERATOR_RETRY_S: Final = 10.0
 _SPLIT_STATUS: Final = frozenset({400, 413, 422})  # perhaps only some of the lines are to blame
 _MAX_RETRY_AFTER_S: Final = 300.0
 _MAX_POSTS: Final = 64  # for one block, when looking for the lines to blame
@@ -22,11 +28,16 @@ class InfluxSettings(BaseSettings):
     """Where scores and alerts are kept; read from ``HEADRACE_INFLUX_*``. An empty ``url`` turns the sink off.
 
     batch_lines    lines in one request
-    held_lines     lines that are held while the server is away; an hour of 250 readings a second by default
-    when_full      what happens then: ``wait`` slows the whole worker down to the server's pace and loses nothing;
-                   ``drop_oldest`` keeps alerts on time and loses the oldest history, counted
+    held_lines, held_bytes    what is held in memory at most; an hour of 250 readings a second of 30 signals by default
+    spool_dir      folder for what is beyond that, or must survive a restart: lines go there while the server is away,
+                   and from there to the server, in order, when it is back. Empty: memory only
+    spool_max_bytes           of each worker that uses the folder; lines are compressed to about a third
+    when_full      what happens when there is no more room: ``wait`` slows the whole worker down to the server's pace
+                   and loses nothing, ``drop_oldest`` keeps alerts on time and loses the oldest history, counted;
+                   ``auto`` waits for a server that takes lines, and drops where none does
     linger_s       how long the first line of a block waits for others
     gzip           a fifth of the traffic for three times the work: for a server that is far away
+    token_file     the token's file, in place of ``token``
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_INFLUX_", frozen=True)
@@ -35,12 +46,32 @@ class InfluxSettings(BaseSettings):
     org: str = "headrace"
     bucket: str = "headrace"
     token: SecretStr = SecretStr("")
+    token_file: Path | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     batch_lines: Annotated[int, Field(ge=1, le=100_000)] = 5_000
     held_lines: Annotated[int, Field(ge=1_000)] = 1_000_000
-    when_full: Literal["wait", "drop_oldest"] = "wait"
+    held_bytes: Annotated[int, Field(ge=1 << 20)] = 512 << 20
+    spool_dir: str = ""
+    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    when_full: Literal["auto", "wait", "drop_oldest"] = "auto"
     linger_s: Annotated[float, Field(ge=0, le=60)] = 0.5
     gzip: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets(cls, given: Any) -> Any:
+        return with_secret_file(given, "token", "HEADRACE_INFLUX_TOKEN")
+
+    @field_validator("spool_dir")
+    @classmethod
+    def _usable(cls, given: str) -> str:
+        if not given:
+            return given
+        folder = Path(given).absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ValueError(f"{there} is no folder that this user may write to")
+        return str(folder)
 
 
 class InfluxClient:
@@ -104,7 +135,11 @@ class InfluxClient:
             status = getattr(error, "status", None) or 0
             answer = getattr(error, "response", None)
             said = "" if answer is None else _message(answer.data or "")
-            reason = f"HTTP {status}: {self._without_token(said or str(error))}"
+            said = said or getattr(error, "reason", "") or type(error).__name__  # its text has all headers in it
+            reason = f"HTTP {status}: {self._without_token(said)}"
+            if status in _OPERATOR_STATUS:
+                reason += "; see HEADRACE_INFLUX_URL, _TOKEN, _ORG and _BUCKET"
+                raise SinkUnavailable(reason, _OPERATOR_RETRY_S) from None
             if status in _RETRY_STATUS or not 400 <= status < 500:
                 raise SinkUnavailable(reason, _retry_after_s(getattr(error, "headers", None))) from None
             return ("split " if status in _SPLIT_STATUS else "") + reason

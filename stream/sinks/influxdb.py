@@ -18,9 +18,13 @@ Measurement ``headrace_alert``, one point for each transition, with the same tag
 score, threshold, peak, confidence, sequence, id, kind, model_version, onset, causes (text), share_<signal>: for
 annotations and tables.
 
-The sink is not essential: ``write`` puts the arrays into a bounded queue, and a task of its own turns them into lines
-and posts them in large blocks from a thread. When the server is away they are held, and written in order when it is
-back.
+The sink is not essential: ``write`` puts the arrays into a backlog (``stream.sinks.backlog``), and a task of its own
+posts them as lines in large blocks from a thread. When the server is away they are held, on disk where ``spool_dir``
+says so, and written in order when it is back.
+
+What the server answers decides: 5xx, 429 (and its ``Retry-After``), no answer, and what only an operator can mend (401,
+403, 404: token, rights, bucket) hold everything back; any other 4xx is about the lines, of which those to blame become
+dead letters (``influxdb_refused``) and the others are written.
 """
 
 from __future__ import annotations
@@ -29,14 +33,17 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import deque
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from typing import Final, cast
 
 from stream.errors import SinkUnavailable
-from stream.records import Alert, Output, Scores
+from stream.records import Alert, DeadLetter, Output, Record, Scores
+from stream.sinks.backlog import Backlog, Block
+from stream.sinks.held import Item
 from stream.sinks.influxclient import InfluxClient, InfluxSettings
 from stream.sinks.lineprotocol import alert_line, score_lines
 from stream.sinks.rows import joined, slices
@@ -46,182 +53,170 @@ __all__ = ["InfluxSettings", "InfluxSink"]
 
 _log = logging.getLogger(__name__)
 
-#: Told of lines that the server will never take: (lines, its reason).
-Refused = Callable[[Sequence[str], str], None]
-
 _MAX_BACKOFF_S: Final = 30.0
+_LETTER_BYTES: Final = 256 << 10
 
 
 class InfluxSink:
     """Holds what it is given, and writes it in order, in blocks, from a thread.
 
-    refused     told of lines that the server will never take; they are logged and counted in any case
-    stop_s      how long ``stop`` tries to write what is held
+    stop_s   how long ``stop`` tries to write what is held
 
-    ``held_lines``, ``written_lines``, ``refused_lines``, ``dropped_lines`` and ``failed_writes`` are for the metrics.
+    ``bury``, set by the publisher, takes what the server will never take, as dead letters; it is logged and counted in
+    any case. ``held_lines``, ``spooled_bytes``, ``written_lines``, ``refused_lines``, ``dropped_lines`` and
+    ``failed_writes`` are for the metrics.
     """
 
     name = "influxdb"
     essential = False
 
-    def __init__(
-        self, settings: InfluxSettings, *, site: str = "", refused: Refused | None = None, stop_s: float = 5.0
-    ) -> None:
+    def __init__(self, settings: InfluxSettings, *, site: str = "", stop_s: float = 3.0) -> None:
         self._settings = settings
         self._site = site
-        self._refused = refused
         self._stop_s = stop_s
-        self._queue: deque[Scores | tuple[Alert, ...]] = deque()
-        self._in_hand = 0  # lines of the block that is being written
-        self._queued = 0
+        self.bury: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None
         self.written_lines = 0
         self.refused_lines = 0
-        self.dropped_lines = 0
         self.failed_writes = 0
-        self._changed = asyncio.Condition()
-        self._stopping = asyncio.Event()
+        self._backlog = Backlog(self.name, settings, self._encode)
         self._task: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._client: InfluxClient | None = None
 
     @property
     def held_lines(self) -> int:
-        """Lines that were taken and are not yet written."""
-        return self._queued + self._in_hand
+        """Lines that were taken and are not yet written, in memory and on disk."""
+        return self._backlog.lines
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes of these on disk."""
+        return self._backlog.spooled_bytes
+
+    @property
+    def dropped_lines(self) -> int:
+        """Lines for which there was no room."""
+        return self._backlog.dropped_lines
 
     async def start(self) -> None:
-        """Start the writer. The server need not be there."""
+        """Start the writer; the server need not be there. Raises ``SinkUnavailable`` if the spool cannot be opened."""
         if self._task is not None or not self._settings.url:
             return
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="influxdb")
         self._client = await asyncio.get_running_loop().run_in_executor(self._thread, InfluxClient, self._settings)
-        self._stopping.clear()
+        try:
+            await self._backlog.open()
+        except SinkUnavailable:
+            self._disconnect()
+            raise
         self._task = asyncio.create_task(self._write_on(self._client), name="headrace-influxdb")
 
     async def write(self, output: Output) -> None:
-        """Hold the scores and alerts. Waits only when the bound is reached and ``when_full`` is ``wait``."""
+        """Hold the scores and alerts. Waits only when there is no more room and ``when_full`` says so."""
         if not self._settings.url:
             return
         for scores in history(output):
             for part in slices(scores, self._settings.batch_lines):
-                await self._hold(part)
+                await self._backlog.put(part)
         for start in range(0, len(output.alerts), self._settings.batch_lines):
-            await self._hold(output.alerts[start : start + self._settings.batch_lines])
+            await self._backlog.put(output.alerts[start : start + self._settings.batch_lines])
 
     async def stop(self) -> None:
-        """Write what is held, within ``stop_s`` seconds, and disconnect; says in the log how much was left."""
+        """Write what is held, within ``stop_s`` seconds, or put it on disk, and disconnect; says how much was left."""
         task, self._task = self._task, None
         if task is None:
             return
-        self._stopping.set()
-        async with self._changed:
-            self._changed.notify_all()
+        await self._backlog.end()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task, self._stop_s)
-        if self.held_lines:
-            _log.warning("influxdb: stopped with %d lines not written", self.held_lines)
+        await self._backlog.close(self._stop_s)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._thread:
             self._thread.shutdown(wait=False, cancel_futures=True)
         if self._client:
             self._client.close()
 
-    async def _hold(self, item: Scores | tuple[Alert, ...]) -> None:
-        async with self._changed:
-            while self.held_lines and self.held_lines + len(item) > self._settings.held_lines:
-                if self._settings.when_full == "drop_oldest" and self._queue:
-                    self._drop(self._queue.popleft())
-                    continue
-                if self._stopping.is_set():
-                    raise SinkUnavailable("influxdb: stopped")
-                await self._changed.wait()
-            self._queue.append(item)
-            self._queued += len(item)
-            self._changed.notify_all()
-
-    def _drop(self, item: Scores | tuple[Alert, ...]) -> None:
-        if not self.dropped_lines:
-            _log.error("influxdb: %d lines are held, the oldest are dropped from now on", self.held_lines)
-        self._queued -= len(item)
-        self.dropped_lines += len(item)
-
     async def _write_on(self, client: InfluxClient) -> None:
-        """Until stopped and empty: take a block, write it, try again for as long as it takes."""
-        while True:
-            async with self._changed:
-                while not self._queue:
-                    if self._stopping.is_set():
-                        return
-                    await self._changed.wait()
-            if self._queued < self._settings.batch_lines and self._settings.linger_s:
-                await self._pause(self._settings.linger_s)
-            block = self._take()
+        """Until stopped and empty: take the oldest block, write it, try again for as long as it takes."""
+        while await self._backlog.more():
             try:
-                await self._write_block(client, block)
-            except Exception:  # a fault of ours: the block is lost, those behind it must not be
-                _log.exception("influxdb: %d lines cannot be written", self._in_hand)
-                self.refused_lines += self._in_hand
-            async with self._changed:
-                self._in_hand = 0
-                self._changed.notify_all()
+                block = await self._backlog.next()
+                if block is not None and not await self._write_block(client, block):
+                    return
+            except Exception:  # a fault of ours, or of the disk: the block is lost, those behind it must not be
+                lost = self._backlog.lines_in_hand
+                _log.exception("influxdb: %d lines cannot be written", lost)
+                self.refused_lines += lost
+                if not lost:
+                    await self._backlog.pause(1.0)
+            await self._backlog.done()
 
-    async def _write_block(self, client: InfluxClient, block: Sequence[Scores | tuple[Alert, ...]]) -> None:
-        loop = asyncio.get_running_loop()
-        lines = await loop.run_in_executor(self._thread, self._encode, block)
+    async def _write_block(self, client: InfluxClient, block: Block) -> bool:
+        """Post until the server has it; whether it has. Not, if the worker stops and the block is safe on disk."""
         attempt = 0
         while True:
             try:
-                refused = await loop.run_in_executor(self._thread, client.post, lines)
+                refused = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, partial(client.post, block.text)
+                )
             except SinkUnavailable as error:
                 self.failed_writes += 1
                 if attempt == 0:
                     _log.warning("influxdb: %s; %d lines are held", error, self.held_lines)
-                await self._pause(max(error.retry_after_s, _backoff_s(attempt)))
+                await self._backlog.keep(block)
+                await self._backlog.pause(max(error.retry_after_s, _backoff_s(attempt)))
+                if self._backlog.stopping and block.on_disk:
+                    return False
                 attempt += 1
             else:
                 if attempt:
                     _log.info("influxdb: takes lines again after %d failed writes", attempt)
-                self._count(refused)
-                return
+                self._backlog.away = False
+                await self._count(block, refused)
+                return True
 
-    def _count(self, refused: Sequence[tuple[list[str], str]]) -> None:
-        """Count the block in hand, of which some lines were refused."""
+    async def _count(self, block: Block, refused: Sequence[tuple[list[str], str]]) -> None:
+        """Count what became of a block, of which some lines were refused, and bury those."""
         count = sum(len(part) for part, _ in refused)
-        self.written_lines += self._in_hand - count
+        self.written_lines += block.lines - count
         self.refused_lines += count
-        if refused:
-            part, reason = refused[0]
-            _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, self._in_hand, part[0], reason)
-        if self._refused is not None:
-            for part, reason in refused:
-                self._refused(part, reason)
-
-    def _take(self) -> list[Scores | tuple[Alert, ...]]:
-        """As many items as fit into one block; each alone fits."""
-        block: list[Scores | tuple[Alert, ...]] = []
-        while self._queue and self._in_hand + len(self._queue[0]) <= self._settings.batch_lines:
-            item = self._queue.popleft()
-            block.append(item)
-            self._in_hand += len(item)
-            self._queued -= len(item)
-        return block
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep; much shorter when the worker is about to stop."""
-        if self._stopping.is_set():
-            await asyncio.sleep(min(seconds, 0.25))
+        if not refused:
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+        part, reason = refused[0]
+        _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, block.lines, part[0], reason)
+        if self.bury is not None:
+            await self.bury([letter for part, reason in refused for letter in _letters(part, reason)])
 
-    def _encode(self, block: Sequence[Scores | tuple[Alert, ...]]) -> str:
+    def _encode(self, items: Sequence[Item]) -> str:
         """The lines of a block, as they are sent."""
         lines: list[str] = []
-        for are_scores, items in groupby(block, key=lambda item: isinstance(item, Scores)):
+        for are_scores, group in groupby(items, key=lambda item: isinstance(item, Scores)):
             if are_scores:
-                lines += (score_lines(scores, self._site) for scores in joined(cast("list[Scores]", list(items))))
+                lines += (score_lines(scores, self._site) for scores in joined(cast("list[Scores]", list(group))))
             else:
-                lines += (alert_line(alert, self._site) for item in items for alert in cast("tuple[Alert, ...]", item))
+                lines += (alert_line(alert, self._site) for item in group for alert in cast("tuple[Alert, ...]", item))
         return "\n".join(lines)
+
+
+def _letters(lines: Sequence[str], reason: str) -> Iterator[DeadLetter]:
+    """Refused lines as dead letters, each of a size that every topic takes."""
+    part: list[str] = []
+    size = 0
+    for line in lines:
+        if part and size + len(line) > _LETTER_BYTES:
+            yield _letter(part, reason)
+            part, size = [], 0
+        part.append(line)
+        size += len(line)
+    if part:
+        yield _letter(part, reason)
+
+
+def _letter(lines: Sequence[str], reason: str) -> DeadLetter:
+    record = Record("influxdb", -1, -1, "\n".join(lines).encode(), timestamp=round(time.time() * 1000))
+    return DeadLetter(record, "publish", "influxdb_refused", reason)
 
 
 def _backoff_s(attempt: int) -> float:

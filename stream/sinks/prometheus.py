@@ -41,12 +41,21 @@ class Watched(Protocol):
     name: str
     written_lines: int
     refused_lines: int
-    dropped_lines: int
     failed_writes: int
+
+    @property
+    def dropped_lines(self) -> int:
+        """Lines for which there was no room."""
+        ...
 
     @property
     def held_lines(self) -> int:
         """Lines taken and not yet written."""
+        ...
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes of these that are on disk."""
         ...
 
 
@@ -203,12 +212,14 @@ class _AtScrape(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
         held = GaugeMetricFamily("headrace_sink_held_lines", "lines taken and not yet written", labels=["sink"])
+        spooled = GaugeMetricFamily("headrace_sink_spooled_bytes", "bytes of these lines on disk", labels=["sink"])
         lines = CounterMetricFamily("headrace_sink_lines", "lines by what became of them", labels=["sink", "outcome"])
         failed = CounterMetricFamily(
             "headrace_sink_failed_writes", "requests that failed and are repeated", labels=["sink"]
         )
         for name, sink in list(self._sinks.items()):
             held.add_metric([name], sink.held_lines)
+            spooled.add_metric([name], sink.spooled_bytes)
             lines.add_metric([name, "written"], sink.written_lines)
             lines.add_metric([name, "refused"], sink.refused_lines)
             lines.add_metric([name, "dropped"], sink.dropped_lines)
@@ -220,7 +231,7 @@ class _AtScrape(Collector):
             counts = np.cumsum(sums[:-1]).tolist()
             bounds = [*(str(bound) for bound in _RATIOS), "+Inf"]
             ratio.add_metric([detector], list(zip(bounds, counts, strict=True)), float(sums[-1]))
-        yield from (held, lines, failed, ratio)
+        yield from (held, spooled, lines, failed, ratio)
 
 
 class PrometheusSink:

@@ -280,19 +280,18 @@ async def test_a_conflict_of_types_costs_only_its_own_lines(
     body = 'headrace_score,asset=pump-1,detector=pumps value_flow="text" 1763999999000000000'
     async with aiohttp.ClientSession() as session:
         await session.post(f"{influxdb.url}/api/v2/write?bucket=conflict&org=o&precision=ns", data=body)
-    told: list[str] = []
-    sink = InfluxSink(
-        InfluxSettings(url=influxdb.url, bucket="conflict"),
-        refused=lambda lines, reason: told.extend([reason] * len(lines)),
-    )
+    sink, letters = InfluxSink(InfluxSettings(url=influxdb.url, bucket="conflict")), MemorySink()
+    publisher = Publisher([letters, sink])
     good = make_scores(rows=40, assets=4, signals=("heat",))
     bad = make_scores(rows=1, names=("pump-9",), assets=1, signals=("flow",))
-    await sink.start()
-    await sink.write(Output(scores=(good, bad, make_scores(rows=1, detector="last", signals=("heat",)))))
-    await sink.stop()
+    await publisher.start()
+    await publisher.publish(Output(scores=(good, bad, make_scores(rows=1, detector="last", signals=("heat",)))))
+    await publisher.stop()
     assert (sink.written_lines, sink.refused_lines) == (41, 1)
-    assert len(told) == 1
-    assert "field type conflict" in told[0]
+    (letter,) = letters.dead
+    assert (letter.stage, letter.reason) == ("publish", "influxdb_refused")
+    assert "field type conflict" in letter.detail
+    assert (letter.record.value or b"").startswith(b"headrace_score,asset=pump-9,")
     (count,) = influxdb.query("conflict", "SELECT count(score) FROM headrace_score")
     assert count["count"] == 41
 

@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from stream.errors import ConfigError
-from stream.records import Alert, Cause, Output, Scores
+from stream.records import Alert, Cause, DeadLetter, Output, Scores
 from stream.settings import from_environment
 from stream.sinks import lineprotocol
 from stream.sinks.influxclient import InfluxSettings, _message, _retry_after_s
@@ -216,6 +216,13 @@ def settings(server: Server, **fields: Any) -> InfluxSettings:
     return InfluxSettings(**{"url": server.url, "token": "secret-token", "linger_s": 0.0, "timeout_s": 2.0, **fields})
 
 
+def collect(letters: list[DeadLetter]) -> Callable[[Sequence[DeadLetter]], Awaitable[None]]:
+    async def bury(given: Sequence[DeadLetter]) -> None:
+        letters.extend(given)
+
+    return bury
+
+
 async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
@@ -277,15 +284,19 @@ async def test_retry_after_is_honoured(server: Server, make_scores: Callable[...
 async def test_a_bad_line_costs_only_itself(
     server: Server, make_scores: Callable[..., Scores], caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[tuple[list[str], str]] = []
-    sink = InfluxSink(settings(server), refused=lambda lines, reason: told.append((list(lines), reason)))
+    buried: list[DeadLetter] = []
+    sink = InfluxSink(settings(server))
+    sink.bury = collect(buried)
     server.bad = "pump-33,"
     await sink.start()
     await sink.write(Output(scores=(make_scores(rows=100, assets=100),)))
     await until(lambda: sink.written_lines + sink.refused_lines == 100)
     await sink.stop()
-    assert [len(lines) for lines, _ in told] == [1]
-    assert "pump-33" in told[0][0][0]
+    (letter,) = buried
+    assert (letter.stage, letter.reason) == ("publish", "influxdb_refused")
+    assert letter.detail == "HTTP 400: field type conflict"
+    assert letter.record.value in [line.encode() for line in score_lines(make_scores(rows=100, assets=100))]
+    assert b"pump-33," in letter.record.value
     assert (sink.written_lines, sink.refused_lines) == (99, 1)
     assert sorted(server.lines) == sorted(
         line for line in score_lines(make_scores(rows=100, assets=100)) if "pump-33," not in line
@@ -320,18 +331,23 @@ async def test_a_connection_that_the_server_has_closed_is_opened_again(
     await sink.stop()
 
 
-async def test_unauthorised_is_refused_once_and_the_token_is_not_told(
-    server: Server, make_scores: Callable[..., Scores], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_what_an_operator_can_mend_loses_nothing_and_the_token_is_not_told(
+    server: Server,
+    make_scores: Callable[..., Scores],
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server.answers = [(401, {})]
+    monkeypatch.setattr("stream.sinks.influxclient._OPERATOR_RETRY_S", 0.1)
+    server.answers = [(status, {})] * 2
     sink = InfluxSink(settings(server))
     await sink.start()
     await sink.write(Output(scores=(make_scores(),)))
-    await until(lambda: sink.refused_lines == 3)
-    await sink.write(Output(scores=(make_scores(),)))
     await until(lambda: sink.written_lines == 3)
     await sink.stop()
-    assert "HTTP 401" in caplog.text
+    assert (sink.failed_writes, sink.refused_lines) == (2, 0)
+    assert f"HTTP {status}: not now, ***; see HEADRACE_INFLUX_URL, _TOKEN, _ORG and _BUCKET" in caplog.text
     assert "secret-token" not in caplog.text + repr(settings(server))
 
 
@@ -339,7 +355,7 @@ async def test_an_outage_delays_no_write_until_the_bound_then_it_waits_and_loses
     server: Server, make_scores: Callable[..., Scores]
 ) -> None:
     server.answers = [(503, {})] * 4
-    sink = InfluxSink(settings(server, held_lines=1000))
+    sink = InfluxSink(settings(server, held_lines=1000, when_full="wait"))
     await sink.start()
     began = time.monotonic()
     await sink.write(Output(scores=(make_scores(rows=900),)))
@@ -364,7 +380,7 @@ async def test_or_drops_the_oldest_if_told_to_and_counts_them(
         await asyncio.wait_for(sink.write(Output(scores=(make_scores(rows=400),))), 1.0)
     assert sink.held_lines <= 1000
     assert sink.dropped_lines + sink.held_lines == 2000
-    assert "the oldest are dropped" in caplog.text
+    assert "the oldest in memory are dropped" in caplog.text
     await sink.stop()
 
 

@@ -159,10 +159,11 @@ async def test_a_sink_that_is_not_essential_need_not_start(output: Output, make_
 
 async def test_the_metrics_watch_sinks_that_hold_lines() -> None:
     class Holding(MemorySink):
-        held_lines, written_lines, refused_lines, dropped_lines, failed_writes = 5, 4, 3, 2, 1
+        held_lines, written_lines, refused_lines, dropped_lines, failed_writes, spooled_bytes = 5, 4, 3, 2, 1, 9
 
     metrics = Metrics()
     await Publisher([Holding("store", essential=False)], metrics=metrics).start()
     assert metrics.registry.get_sample_value("headrace_sink_held_lines", {"sink": "store"}) == 5
+    assert metrics.registry.get_sample_value("headrace_sink_spooled_bytes", {"sink": "store"}) == 9
     lines = {"sink": "store", "outcome": "dropped"}
     assert metrics.registry.get_sample_value("headrace_sink_lines_total", lines) == 2

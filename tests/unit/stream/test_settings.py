@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from stream.errors import ConfigError
 from stream.settings import KafkaSettings, WorkerSettings, from_environment, load_plan, parse_plan, unknown_variables
+from stream.sinks.influxclient import InfluxSettings
 
 GOOD = {"kind": "ewma", "artifact": "artifacts/a"}
 
@@ -87,6 +89,30 @@ def test_sasl_wants_a_user_and_secrets_stay_secret(monkeypatch: pytest.MonkeyPat
     options = settings.client_options()
     assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("me", "s3cret")
     assert "ssl_context" not in options
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable"), [(KafkaSettings, "HEADRACE_KAFKA_PASSWORD"), (InfluxSettings, "HEADRACE_INFLUX_TOKEN")]
+)
+def test_a_secret_may_come_from_a_file(
+    kind: type[BaseSettings], variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    monkeypatch.setenv(f"{variable}_FILE", str(file))
+    with pytest.raises(ConfigError, match=f"{variable}_FILE: No such file"):
+        from_environment(kind)
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match=f"{variable}_FILE: the file is empty"):
+        from_environment(kind)
+    file.write_text("s3cret\n")
+    settings = from_environment(kind)
+    assert getattr(settings, variable.rsplit("_", 1)[1].lower()).get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(settings)
+    assert unknown_variables(kind) == []
+    monkeypatch.setenv(variable, "s3cret")
+    with pytest.raises(ConfigError, match=f"set {variable} or {variable}_FILE, not both") as error:
+        from_environment(kind)
+    assert "s3cret" not in str(error.value)
 
 
 def test_tls_reaches_the_clients_and_missing_files_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
