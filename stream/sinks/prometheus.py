@@ -127,6 +127,9 @@ class Metrics:
             self._models.labels(detector, kind, version).set(1)
             for state, severity in product(_STATES, _SEVERITIES):
                 self._alerts.labels(detector, state, severity)
+            for counter in (self._scores, self._invalid):
+                counter.labels(detector)
+            self._ratios.setdefault(detector, np.zeros(len(_RATIOS) + 2))
             self._show_open(detector)
 
     def lag(self, records: int, partitions: int) -> None:

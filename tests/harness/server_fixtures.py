@@ -13,13 +13,12 @@ start_worker starts ``headrace worker`` for a plan; killed at the end
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import InfluxDB, Server, apache_kafka, fetch, free_port, need
+from servers import InfluxDB, Server, apache_kafka, fetch, free_port, need, prometheus_server
 from worker_process import Worker, write_plan
 
 from stream.settings import KafkaSettings, Plan, TopicSettings
@@ -104,19 +103,13 @@ def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """``prometheus("127.0.0.1:6066")`` -> the URL of a Prometheus that scrapes that address every half second."""
-    need("prometheus", package="prometheus")
     servers: list[Server] = []
 
     def start(target: str) -> str:
-        port = free_port()
-        scrape = {"job_name": "headrace", "scrape_interval": "500ms", "scrape_timeout": "500ms"}
-        config = {"scrape_configs": [{**scrape, "static_configs": [{"targets": [target]}]}]}
-        (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-        command = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/tsdb"]
-        command += [f"--web.listen-address=127.0.0.1:{port}"]
-        servers.append(Server(command, tmp_path, lambda: fetch(f"http://127.0.0.1:{port}/-/ready")))
-        servers[-1].start()
-        return f"http://127.0.0.1:{port}"
+        server, url = prometheus_server(tmp_path, target)
+        servers.append(server)
+        server.start()
+        return url
 
     yield start
     for server in servers:

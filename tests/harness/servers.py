@@ -199,3 +199,20 @@ class InfluxDB:
             for series in result.get("series", [])
             for row in series["values"]
         ]
+
+
+def prometheus_server(folder: Path, target: str, rules: Path | None = None) -> tuple[Server, str]:
+    """A Prometheus that scrapes ``target`` and evaluates ``rules`` every half second, and its URL; not started yet."""
+    need("prometheus", package="prometheus")
+    port = free_port()
+    scrape = {"job_name": "headrace", "scrape_interval": "500ms", "scrape_timeout": "500ms"}
+    config = {
+        "global": {"evaluation_interval": "500ms"},
+        "rule_files": [str(rules)] if rules else [],
+        "scrape_configs": [{**scrape, "static_configs": [{"targets": [target]}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb"]
+    command += [f"--web.listen-address=127.0.0.1:{port}"]
+    url = f"http://127.0.0.1:{port}"
+    return Server(command, folder, lambda: fetch(f"{url}/-/ready")), url
