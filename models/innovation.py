@@ -55,7 +55,7 @@ class Yardstick:
         spread = robust_spread(newest)
         draft = cls(spread, np.eye(len(spread)), np.ones((2, 3)))
         z = np.nan_to_num(np.clip(draft.standardised(innovations), -5.0, 5.0))  # a few faults must not shape it
-        whitened = cls(spread, _whitener(z[:, -1]), np.ones((2, 3)))
+        whitened = cls(spread, whitener(z[:, -1]), np.ones((2, 3)))
         usual = np.array([[np.median(part.mean(axis=1)) for part in row] for row in whitened._views(innovations)])
         return cls(spread, whitened.whitener, np.maximum(usual, 1e-3))
 
@@ -153,7 +153,7 @@ def _decay(length: int, rate: float) -> Float64:
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def _whitener(z: Float64) -> Float64:
+def whitener(z: Float64) -> Float64:
     """(row, signal) standardised -> the symmetric inverse root of the shrunk covariance (signal, signal)."""
     rows, signals = z.shape
     z = z - z.mean(axis=0)

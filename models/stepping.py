@@ -15,7 +15,7 @@ neither on the other assets of a batch nor on how batches are cut (``models.tile
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -119,9 +119,38 @@ class Order:
             return np.asarray((rows + np.arange(len(self.active))[:, None]).ravel(), np.int64)
         return np.asarray(rows[self._rank] + self._step, np.int64)
 
+    def fade(self, held: Float32, keep: Float32, fresh: Float32) -> Float32:
+        """Carry exponential means on: each row's is its asset's last one times ``keep``, and its own ``fresh`` part.
+
+        held: (asset, number) before the first row; fresh: (row, number), made the means after each row, in place.
+        Returns what is held after the last rows.
+        """
+        last, faded, after = held, np.empty_like(held), np.empty_like(held)
+        for start, count in zip(self.bounds.tolist(), self.active.tolist(), strict=False):
+            now = fresh[start : start + count]
+            if count < len(last):
+                after[count : len(last)] = last[count:]
+                last, faded = last[:count], faded[:count]
+            np.multiply(last, keep, faded)
+            np.add(now, faded, now)
+            last = now
+        after[: len(last)] = last
+        return after
+
     def _begins(self, lags: int) -> _Int64:
         assets = len(self.slots)
         return np.concatenate([np.arange(lags) * assets, lags * assets + self.bounds])
+
+
+def pieces(slots: _Ints, counts: _Ints) -> Iterator[tuple[_Ints, _Ints, _Ints]]:
+    """Cut a batch, assets and runs of rows, so that few enough rows are worked on at once: slots, counts, starts."""
+    starts = np.cumsum(counts) - counts
+    longest = max(_MOST // len(slots), 1)
+    for first in range(0, int(counts.max()), longest):
+        left = np.flatnonzero(counts > first)
+        for begin in range(0, len(left), _MOST):
+            some = left[begin : begin + _MOST]
+            yield slots[some], np.minimum(counts[some] - first, longest), starts[some] + first
 
 
 @dataclass(slots=True)
@@ -189,20 +218,7 @@ class Stepper:
         Updates ``state``. Returns scores of the rows by what the row before foretold; before the second row of an asset
         nothing was foretold, so its score is NaN.
         """
-        parts: list[tuple[_Int64, _Views, npt.NDArray[np.bool_], Float32]] = []
-        ends = np.cumsum(counts)
-        starts = ends - counts
-        most = int(counts.max())
-        longest = max(_MOST // len(slots), 1)
-        for first in range(0, most, longest):
-            left = counts > first
-            for begin in range(0, int(np.count_nonzero(left)), _MOST):
-                some = np.flatnonzero(left)[begin : begin + _MOST]
-                parts.append(
-                    self._piece(
-                        state, slots[some], np.minimum(counts[some] - first, longest), starts[some] + first, rows
-                    )
-                )
+        parts = [self._piece(state, *piece, rows) for piece in pieces(slots, counts)]
         scored = [combine(views, self.yardstick.usual, known) for _, views, known, _ in parts]
         place = np.concatenate([take for take, *_ in parts])
         score, contributions = np.empty(len(rows)), np.empty(rows.shape)
@@ -269,19 +285,7 @@ class Stepper:
         np.multiply(powers[0], np.float32(RECENT), out=means[:, :signals])
         np.multiply(powers[1], np.float32(RECENT), out=means[:, signals : 2 * signals])
         np.multiply(z, np.float32(LEVEL), out=means[:, 2 * signals :])
-        last = state.arrays["means"][order.slots]
-        faded = np.empty_like(last)
-        after = np.empty_like(last)
-        for start, count in zip(order.bounds.tolist(), order.active.tolist(), strict=False):
-            now = means[start : start + count]
-            if count < len(last):
-                after[count : len(last)] = last[count:]
-                last, faded = last[:count], faded[:count]
-            np.multiply(last, self._keep, faded)
-            np.add(now, faded, now)
-            last = now
-        after[: len(last)] = last
-        state.arrays["means"][order.slots] = after
+        state.arrays["means"][order.slots] = order.fade(state.arrays["means"][order.slots], self._keep, means)
         ages = np.clip(seen, 1, _AGES - 1) if seen.min() < _AGES else np.array([_AGES - 1])
         total, squared = self._recent_total[ages][:, None], self._level_power[ages][:, None]
         level = means[:, 2 * signals :]
