@@ -98,13 +98,18 @@ def combine(
 
     ``usual`` is what each view mostly is; ``known`` (batch, signal) tells which of the newest values are there.
     """
-    total_weight = sum(map(sum, _VIEWS))
     shares: Any = None
-    for parts, typical, weights in zip(views, usual, _VIEWS, strict=True):
-        for part, size, weight in zip(parts, typical, weights, strict=True):
-            weighted = part * part.dtype.type(weight / size / total_weight)
+    for parts, weights in zip(views, view_weights(usual), strict=True):
+        for part, weight in zip(parts, weights, strict=True):
+            weighted = part * part.dtype.type(weight)
             shares = weighted if shares is None else np.add(shares, weighted, out=shares)
     return summed(shares.astype(np.float64), known)
+
+
+def view_weights(usual: Float64) -> Float64:
+    """(2, 3): what each view, plain and whitened by newest, recent and level, counts in a signal's share."""
+    weights = np.array(_VIEWS)
+    return np.asarray(weights / usual / weights.sum())
 
 
 def summed(shares: Float64, known: npt.NDArray[np.bool_]) -> tuple[Float64, Float64]:

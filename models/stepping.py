@@ -17,23 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.base import Float32, Float64, Scored
-from models.innovation import CLIP, LEVEL, RECENT, Yardstick, combine
+from models.innovation import CLIP, LEVEL, RECENT, Yardstick, summed, view_weights
 from models.tiles import product
 
 _Ints = npt.NDArray[np.integer[Any]]
 _Int64 = npt.NDArray[np.int64]
-_Views = list[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]
-
 #: Rows that are worked on at once: bounds the memory of a burst, and stays in the cache.
 _MOST: Final = 16384
 #: Beyond this age the weights of an exponential mean sum to 1 in float32.
 _AGES: Final = 512
+#: A state grows by so small a part that what growth leaves over is next to nothing; copying it 32 times costs 2 us.
+_GROWTH: Final = 32
 
 
 class Body(Protocol):
@@ -170,7 +170,7 @@ class CarriedState:
         held = len(self.rows)
         if slots <= held:
             return
-        room = max(slots, held + max(held // 4, 16))
+        room = max(slots, held + max(held // _GROWTH, 16))
         for name, array in self.arrays.items():
             grown = np.zeros((room, *array.shape[1:]), array.dtype)
             grown[:held] = array
@@ -184,15 +184,36 @@ class CarriedState:
         self.rows[slots] = 0
 
 
-class Stepper:
-    """Steps many assets with one set of weights. One thread at a time for one state; the weights are shared."""
+class _Seen(NamedTuple):
+    """What came of some rows: (row, signal) each, ``take`` (row,) where they are in the batch.
 
-    def __init__(self, body: Body, yardstick: Yardstick) -> None:
+    newest, level  plain and whitened; recent  their weighted sum, or each where the stepper keeps them apart
+    """
+
+    take: _Int64
+    known: npt.NDArray[np.bool_]
+    expected: Float32
+    newest: tuple[Float32, Float32]
+    recent: list[Float32]
+    level: tuple[Float32, Float32]
+
+
+class Stepper:
+    """Steps many assets with one set of weights. One thread at a time for one state; the weights are shared.
+
+    The recent power enters a score once plain and once whitened, by fixed weights, so the mean of the weighted sum is
+    all that need be carried. ``apart``: carry both, to measure what is usual for each.
+    """
+
+    def __init__(self, body: Body, yardstick: Yardstick, *, apart: bool = False) -> None:
         self.body = body
         self.yardstick = yardstick
         self._signals = body.linear.shape[1]
+        self._apart = apart
+        self._weights = view_weights(yardstick.usual).astype(np.float32)
         self._whitener = np.ascontiguousarray(yardstick.whitener.T, np.float32)
-        self._keep = np.repeat(np.array([1 - RECENT, 1 - RECENT, 1 - LEVEL], np.float32), self._signals)
+        rates = [RECENT, RECENT, LEVEL] if apart else [RECENT, LEVEL]
+        self._keep = np.repeat(1 - np.array(rates, np.float32), self._signals)
         # weights of an exponential mean over n rows sum to 1 - (1 - rate) ** n: young assets are not judged too mildly
         left = (1 - LEVEL) ** np.arange(_AGES)
         # sum of the squared weights, which sum to 1 - left
@@ -201,7 +222,7 @@ class Stepper:
 
     def begin(self, slots: int = 0) -> CarriedState:
         """A state for ``slots`` assets that have shown nothing yet."""
-        shapes = self.body.shapes() | {"past": self.body.linear.shape, "means": (3 * self._signals,)}
+        shapes = self.body.shapes() | {"past": self.body.linear.shape, "means": self._keep.shape}
         arrays = {name: np.zeros((slots, *shape), np.float32) for name, shape in shapes.items()}
         return CarriedState(arrays, np.zeros(slots, np.int32))
 
@@ -219,34 +240,42 @@ class Stepper:
         nothing was foretold, so its score is NaN.
         """
         parts = [self._piece(state, *piece, rows) for piece in pieces(slots, counts)]
-        scored = [combine(views, self.yardstick.usual, known) for _, views, known, _ in parts]
-        place = np.concatenate([take for take, *_ in parts])
+        scored = [summed(self._shares(seen).astype(np.float64), seen.known) for seen in parts]
+        place = np.concatenate([seen.take for seen in parts])
         score, contributions = np.empty(len(rows)), np.empty(rows.shape)
         expected = np.empty(rows.shape, np.float32)
         score[place] = np.concatenate([own for own, _ in scored])
         contributions[place] = np.concatenate([shares for _, shares in scored])
-        expected[place] = np.concatenate([foretold for *_, foretold in parts])
+        expected[place] = np.concatenate([seen.expected for seen in parts])
         return Scored(score, contributions, expected, np.broadcast_to(self.yardstick.spread, expected.shape))
+
+    def _shares(self, seen: _Seen) -> Float32:
+        """Each signal's share of the score, (row, signal)."""
+        shares = seen.recent[0].copy()
+        for views, column in ((seen.newest, 0), (seen.level, 2)):
+            for view, weight in zip(views, self._weights[:, column], strict=True):
+                shares += view * weight
+        return shares
 
     def usual(self, stretches: Sequence[Float32], warm_up: int) -> Float64:
         """What each view mostly is over clean stretches (row, signal), after ``warm_up`` rows: (2, 3) float64.
 
         The stretches should be those of the yardstick's own spread. Needs at least one row past the warm-up.
         """
+        apart = Stepper(self.body, self.yardstick, apart=True)
         seen: list[Float64] = []
         for rows in stretches:
-            state, slot = self.begin(1), np.zeros(1, np.int64)
+            state, slot = apart.begin(1), np.zeros(1, np.int64)
             for start in range(0, len(rows), _MOST):
                 part = rows[start : start + _MOST]
-                _, views, _, _ = self._piece(state, slot, np.array([len(part)]), np.zeros(1, np.int64), part)
+                said = apart._piece(state, slot, np.array([len(part)]), np.zeros(1, np.int64), part)
+                views = zip(said.newest, said.recent, said.level, strict=True)
                 means = np.array([[view.mean(axis=1) for view in parts] for parts in views], np.float64)
                 seen.append(means[:, :, max(warm_up - start, 0) :])
         return np.asarray(np.maximum(np.median(np.concatenate(seen, axis=2), axis=2), 1e-3), np.float64)
 
-    def _piece(
-        self, state: CarriedState, slots: _Ints, counts: _Ints, starts: _Ints, rows: Float32
-    ) -> tuple[_Int64, _Views, npt.NDArray[np.bool_], Float32]:
-        """Take rows ``starts`` to ``starts + counts`` of each asset: (which rows, views, known, expected) of them."""
+    def _piece(self, state: CarriedState, slots: _Ints, counts: _Ints, starts: _Ints, rows: Float32) -> _Seen:
+        """Take rows ``starts`` to ``starts + counts`` of each asset."""
         order = Order(slots, counts, starts)
         given = rows[order.take]
         past, lags = state.arrays["past"], len(self.body.linear)
@@ -263,7 +292,7 @@ class Stepper:
         if not seen.min():
             innovations[seen == 0] = np.nan
         there = ~np.isnan(innovations)
-        return order.take, self._views(state, order, innovations, there, seen), there, foretold
+        return _Seen(order.take, there, foretold, *self._views(state, order, innovations, there, seen))
 
     def _views(
         self,
@@ -272,8 +301,8 @@ class Stepper:
         innovations: Float32,
         there: npt.NDArray[np.bool_],
         seen: _Int64,
-    ) -> _Views:
-        """Take innovations (row, signal) into the carried means; newest, recent and level, plain and whitened."""
+    ) -> tuple[tuple[Float32, Float32], list[Float32], tuple[Float32, Float32]]:
+        """Take innovations (row, signal) into the carried means; newest, recent and level as in ``_Seen``."""
         signals = innovations.shape[1]
         z = innovations / self.yardstick.spread
         np.clip(z, -CLIP, CLIP, out=z)
@@ -281,18 +310,19 @@ class Stepper:
             z[~there] = 0
         whitened = product(self._whitener, z)
         powers = (z * z, whitened * whitened)
-        means = np.empty((len(z), 3 * signals), np.float32)
-        np.multiply(powers[0], np.float32(RECENT), out=means[:, :signals])
-        np.multiply(powers[1], np.float32(RECENT), out=means[:, signals : 2 * signals])
-        np.multiply(z, np.float32(LEVEL), out=means[:, 2 * signals :])
+        means = np.empty((len(z), len(self._keep)), np.float32)
+        if self._apart:
+            np.multiply(powers[0], np.float32(RECENT), out=means[:, :signals])
+            np.multiply(powers[1], np.float32(RECENT), out=means[:, signals:-signals])
+        else:
+            np.multiply(powers[0], np.float32(RECENT) * self._weights[0, 1], out=means[:, :signals])
+            means[:, :signals] += powers[1] * (np.float32(RECENT) * self._weights[1, 1])
+        np.multiply(z, np.float32(LEVEL), out=means[:, -signals:])
         state.arrays["means"][order.slots] = order.fade(state.arrays["means"][order.slots], self._keep, means)
         ages = np.clip(seen, 1, _AGES - 1) if seen.min() < _AGES else np.array([_AGES - 1])
         total, squared = self._recent_total[ages][:, None], self._level_power[ages][:, None]
-        level = means[:, 2 * signals :]
+        level = means[:, -signals:]
         # the mean of what is whitened is the whitened mean: one of them is enough to carry
-        levels = (level, product(self._whitener, level))
-        recents = (means[:, :signals], means[:, signals : 2 * signals])
-        return [
-            (power, recent / total, own * own / squared)
-            for power, recent, own in zip(powers, recents, levels, strict=True)
-        ]
+        levels = (level * level / squared, product(self._whitener, level) ** 2 / squared)
+        recents = [means[:, at : at + signals] / total for at in range(0, len(self._keep) - signals, signals)]
+        return powers, recents, levels

@@ -18,8 +18,9 @@ from stream.records import Bool, Float32, Int32, Int64, Runs, Windows
 _APART = np.int64(1) << 44
 #: No reading yet.
 NEVER = np.iinfo(np.int64).min // 2
-#: Arrays double up to so many assets, and grow by a quarter from there on.
+#: Arrays double up to so many assets, and grow by a part from there on: copying them so often costs little an asset.
 _DOUBLING: Final = 1024
+_GROWTH: Final = 32
 #: Rows are counted on from the first full window before they no longer fit.
 _MOST_ROWS: Final = 1 << 30
 
@@ -60,7 +61,7 @@ def room_for(count: int, held: int) -> int:
     """How much room to make for ``count`` assets where ``held`` have some: growth costs little an asset, and so does
     what it leaves over.
     """
-    return max(count, held + (held if held < _DOUBLING else held // 4), 16)
+    return max(count, held + (held if held < _DOUBLING else held // _GROWTH), 16)
 
 
 @dataclass(slots=True)
