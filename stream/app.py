@@ -135,7 +135,9 @@ def create_app(
     async def assigned(_: App, assigned: set[TP], **__: Any) -> None:
         held = {tp.partition for tp in assigned if tp.topic == plan.topics.readings}
         await belt.beside(pipeline.keep_only, held)
-        metrics.restore_open(await belt.beside(pipeline.open_alerts))
+        still_open = await belt.beside(pipeline.open_alerts)
+        metrics.restore_open(still_open)
+        publisher.reopen(still_open)
         health.connected, health.partitions = True, len(held)
         health.progressed()
         metrics.rebalanced()

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from stream.errors import SinkRefused, SinkUnavailable
-from stream.records import DeadLetter, Output, Record, to_json
+from stream.records import Alert, DeadLetter, Output, Record, to_json
 from stream.sinks.base import Sink
 
 _log = logging.getLogger(__name__)
@@ -115,6 +115,12 @@ class Publisher:
             await self._offer(self._others[0], output)
         elif self._others:
             await asyncio.gather(*(self._offer(sink, output) for sink in self._others))
+
+    def reopen(self, alerts: Sequence[Alert]) -> None:
+        """Tell the sinks that remember open alerts which are open on this worker now."""
+        for sink in (*self._essential, *self._others):
+            if hasattr(sink, "reopen"):
+                sink.reopen(alerts)
 
     async def _insist(self, sink: Sink, output: Output) -> None:
         """Write until taken. Raises ``SinkRefused``, and ``SinkUnavailable`` when stopped."""

@@ -20,6 +20,7 @@ from stream.publish import Publisher
 from stream.records import Output, RawRecord
 from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan
 from stream.shelf import Shelf
+from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.kafka import KafkaSink
@@ -57,7 +58,13 @@ def pipeline_of(plan: Plan, shelf: Shelf) -> Pipeline:
     return ThinningPipeline(plan, shelf) if plan.thinning.every_s else Pipeline(plan, shelf)
 
 
-def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: InfluxSettings) -> App:
+def build(
+    plan: Plan,
+    kafka: KafkaSettings,
+    worker: WorkerSettings,
+    influx: InfluxSettings,
+    alertmanager: AlertmanagerSettings,
+) -> App:
     """Load the models, make the topics that are missing, put the application together."""
     metrics = Metrics(version=installed_version(), site=plan.site)
     health = Health()
@@ -68,6 +75,8 @@ def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: Infl
     sinks: list[Sink] = [KafkaSink(kafka, plan.topics, site=plan.site)]
     if influx.url:
         sinks.append(InfluxSink(influx, site=plan.site))
+    if alertmanager.urls:
+        sinks.append(AlertmanagerSink(alertmanager))
     sinks.append(PrometheusSink(metrics))
     ensure_topics(kafka, plan.topics)
     return create_app(
@@ -78,6 +87,16 @@ def build(plan: Plan, kafka: KafkaSettings, worker: WorkerSettings, influx: Infl
         worker=worker,
         metrics=metrics,
         health=health,
+    )
+
+
+def _build_from_environment(settings: WorkerSettings) -> App:
+    return build(
+        load_plan(settings.plan),
+        from_environment(KafkaSettings),
+        settings,
+        from_environment(InfluxSettings),
+        from_environment(AlertmanagerSettings),
     )
 
 
@@ -95,7 +114,7 @@ def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:
 def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises ``ConfigError``, ``BrokerError`` before anything starts."""
     settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
-    app = build(load_plan(settings.plan), from_environment(KafkaSettings), settings, from_environment(InfluxSettings))
+    app = _build_from_environment(settings)
     app.overdue = _end_now
     _calm_collector()
     worker = app.Worker(loglevel=settings.log_level, quiet=False, redirect_stdouts=False, console_port=0, debug=False)
@@ -126,5 +145,4 @@ def _end_now() -> None:
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
-    settings = from_environment(WorkerSettings)
-    return build(load_plan(settings.plan), from_environment(KafkaSettings), settings, from_environment(InfluxSettings))
+    return _build_from_environment(from_environment(WorkerSettings))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
+from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +14,11 @@ from stream.errors import StreamError
 from stream.pipeline import longest_gap_ms, rules_of
 from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan, unknown_variables
 from stream.shelf import Shelf
+from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
 from stream.topics import reachable
+
+_SETTINGS: Final[tuple[type[BaseSettings], ...]] = (KafkaSettings, WorkerSettings, InfluxSettings, AlertmanagerSettings)
 
 
 def run_check(plan_path: Path, *, connect: bool = True) -> int:
@@ -28,12 +33,12 @@ def run_check(plan_path: Path, *, connect: bool = True) -> int:
     except StreamError as error:
         failures += _failed(console, error)
     settings = []
-    for kind in (KafkaSettings, WorkerSettings, InfluxSettings):
+    for kind in _SETTINGS:
         try:
             settings.append(from_environment(kind))
         except StreamError as error:
             failures += _failed(console, error)
-    for name in unknown_variables(KafkaSettings, WorkerSettings, InfluxSettings):
+    for name in unknown_variables(*_SETTINGS):
         if name not in {"HEADRACE_TF_THREADS", "HEADRACE_DATA"}:
             console.print(f"[yellow]![/] {name}: nothing reads this variable; is it misspelt?")
     if plan:
@@ -51,6 +56,9 @@ def run_check(plan_path: Path, *, connect: bool = True) -> int:
     influx = next((held for held in settings if isinstance(held, InfluxSettings)), None)
     if influx:
         console.print(f"[green]✓[/] InfluxDB {influx.url or 'is off (HEADRACE_INFLUX_URL is empty)'}")
+    alertmanager = next((held for held in settings if isinstance(held, AlertmanagerSettings)), None)
+    if alertmanager:
+        console.print(f"[green]✓[/] Alertmanager {alertmanager.urls or 'is off (HEADRACE_ALERTMANAGER_URLS is empty)'}")
     if plan and (plan.topics.scores or (influx and influx.url)):
         console.print(f"[green]✓[/] scores kept: {_kept(plan)}")
     return 2 if failures else 0

@@ -19,7 +19,8 @@ class Sink(Protocol):
     is written.
 
     A sink that is not essential may have an attribute ``bury``: the publisher sets it to a coroutine function that
-    takes dead letters, for what the sink's server will never take.
+    takes dead letters, for what the sink's server will never take. One that remembers which alerts are open has a
+    method ``reopen(alerts)``: after a rebalance these are what this worker has, and all others are another worker's.
     """
 
     name: str

@@ -13,6 +13,7 @@ import pytest
 
 from stream.records import Alert, DeadLetter, Output, Scores
 from stream.settings import KafkaSettings, TopicSettings
+from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.kafka import KafkaSink
@@ -28,6 +29,17 @@ def memory() -> Iterator[Sink]:
 @contextmanager
 def prometheus() -> Iterator[Sink]:
     yield PrometheusSink(Metrics())
+
+
+@contextmanager
+def alertmanager_off() -> Iterator[Sink]:
+    yield AlertmanagerSink(AlertmanagerSettings(urls=""))
+
+
+@contextmanager
+def alertmanager_away() -> Iterator[Sink]:
+    """Nothing listens there."""
+    yield AlertmanagerSink(AlertmanagerSettings(urls="http://127.0.0.1:9,http://127.0.0.1:9"), stop_s=0.1)
 
 
 @contextmanager
@@ -57,7 +69,15 @@ def kafka() -> Iterator[Sink]:
         yield KafkaSink(settings, topics)
 
 
-SINKS = [memory, prometheus, influxdb_off, influxdb_away, pytest.param(kafka, marks=pytest.mark.broker)]
+SINKS = [
+    memory,
+    prometheus,
+    alertmanager_off,
+    alertmanager_away,
+    influxdb_off,
+    influxdb_away,
+    pytest.param(kafka, marks=pytest.mark.broker),
+]
 
 
 @pytest.fixture(params=SINKS, ids=lambda make: make.__name__)

@@ -216,3 +216,13 @@ def prometheus_server(folder: Path, target: str, rules: Path | None = None) -> t
     command += [f"--web.listen-address=127.0.0.1:{port}"]
     url = f"http://127.0.0.1:{port}"
     return Server(command, folder, lambda: fetch(f"{url}/-/ready")), url
+
+
+def alertmanager_server(folder: Path, configuration: Path) -> tuple[Server, str]:
+    """An Alertmanager without a cluster, and its URL; not started yet."""
+    need("prometheus-alertmanager", package="prometheus-alertmanager")
+    port = free_port()
+    command = ["prometheus-alertmanager", f"--config.file={configuration}", f"--storage.path={folder}/alertmanager"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    url = f"http://127.0.0.1:{port}"
+    return Server(command, folder, lambda: fetch(f"{url}/-/ready")), url

@@ -137,6 +137,12 @@ def _sinks_and_process() -> list[Builder[model.Panel]]:
             [promql(f"sum by (sink) (headrace_sink_held_lines{_MINE})", legend="{{sink}}")],
         ),
         panels.lines(
+            "Output held on disk",
+            "Bytes of what is held that a sink has spooled.",
+            [promql(f"sum by (sink) (headrace_sink_spooled_bytes{_MINE})", legend="{{sink}}")],
+            unit="bytes",
+        ),
+        panels.lines(
             "Output written",
             "By sink and what became of it; refused and dropped should be none.",
             [promql(_rate("headrace_sink_lines_total", "sink, outcome"), legend="{{sink}} {{outcome}}")],
