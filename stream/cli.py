@@ -30,7 +30,7 @@ class _Help(click.Group):
     """Shows the commands in the order of use, and turns our errors into one clear line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return ["demo", "check", "train", "worker", "replay", "backtest", "alerts", "dlq"]
+        return ["demo", "check", "train", "worker", "replay", "backtest", "alerts", "dlq", "simulate"]
 
 
 def _examples(text: str) -> Callable[[F], F]:
@@ -384,6 +384,56 @@ def dlq_replay(
     from stream.commands.dlq import run_replay  # noqa: PLC0415
 
     sys.exit(run_replay(plan_path, reasons=reasons, stages=stages, since=since, topic=topic, dry_run=dry_run))
+
+
+@main.group()
+def simulate() -> None:
+    """The simulated plant of the demo, for a Kafka cluster: its plan and models, and its readings as they come."""
+
+
+_SEED = click.option("--seed", default=7, show_default=True, help="Which plant; the same for both commands.")
+
+
+@simulate.command("prepare")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@_SEED
+@_explained
+@_examples("""
+headrace simulate prepare plant/
+headrace worker --plan plant/headrace.toml
+""")
+def simulate_prepare(folder: Path, seed: int) -> None:
+    """Write the plant's plan and train its models (a minute or two); what is already there is kept."""
+    from stream.demo.plant import prepare  # noqa: PLC0415
+
+    trained = prepare(folder, seed=seed)
+    click.echo(f"{folder}: {f'{len(trained)} models trained' if trained else 'all models are there'}")
+
+
+@simulate.command("run")
+@_SEED
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="A machine is read every 10 seconds divided by this.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), help="How often its eight hours are lived through; default: on and on."
+)
+@_explained
+@_examples("""
+headrace simulate run
+HEADRACE_KAFKA_BOOTSTRAP=kafka-1:9092 headrace simulate run --speed 10
+""")
+def simulate_run(seed: int, speed: float, rounds: int | None) -> None:
+    """Send the plant's readings, with faults among them, stamped with the time of day."""
+    from stream.demo.plant import run  # noqa: PLC0415
+    from stream.settings import KafkaSettings, from_environment  # noqa: PLC0415
+
+    sent = run(from_environment(KafkaSettings), seed=seed, speed=speed, rounds=rounds)
+    click.echo(f"{sent} readings sent")
 
 
 if __name__ == "__main__":
