@@ -19,7 +19,7 @@ Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 
 #: What a verdict is about. Index 0 is a model's own verdict; the others are about the quality of the data.
-KINDS: Final = ("model", "stuck", "missing", "out_of_range", "stale")
+KINDS: Final = ("model", "stuck", "missing", "out_of_range", "stale", "bad_quality")
 
 #: Told how training goes: (steps done, steps in all, what is going on now, e.g. "epoch 3, validation loss 0.12").
 Progress = Callable[[int, int, str], None]

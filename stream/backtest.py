@@ -26,15 +26,18 @@ def backtest(
 ) -> Iterator[Output]:
     """Run recordings through a fresh pipeline, one after the other (assets know nothing of each other).
 
-    ``progress`` is told how many readings each step took.
+    Each asset has a partition of its own, so that none counts as silent, or its clock as wrong, for what another's
+    recording says. ``progress`` is told how many readings each step took.
     """
+    partitions: dict[str, int] = {}
     for recording in recordings:
+        partition = partitions.setdefault(recording.asset, len(partitions))
         values = columns(recording.signals, recording.values, pipeline.signals)
         for start in range(0, len(recording.at_ms), batch):
             at_ms = np.asarray(recording.at_ms[start : start + batch], dtype=np.int64)
             rows = values[start : start + batch]
             yield pipeline.run(
-                0,
+                partition,
                 Readings(
                     names=(recording.asset,),
                     asset=np.zeros(len(at_ms), dtype=np.int32),
@@ -45,6 +48,8 @@ def backtest(
                 ),
             )
             progress(len(at_ms))
+    for partition in partitions.values():
+        yield pipeline.finish(partition)
 
 
 def columns(signals: Sequence[str], values: Float64, wanted: Sequence[str]) -> Float64:

@@ -34,6 +34,7 @@ REASONS: Final = {
         "too_many_readings": "a frame with more readings than `input.max_readings_per_record`",
         "decoder_failed": "a fault of Headrace's: please report it",
     },
+    "window": {"future": "the time is farther ahead of its asset and of others of its partition than `input.ahead_s`"},
     "score": {"detector_failed": "a model failed on these readings; other detectors have judged them"},
     "pipeline": {"pipeline_failed": "a fault of Headrace's: please report it"},
     "publish": {

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream.decide import DecisionState, Identity, Rules
-from stream.records import Int32, Int64
+from stream.decide import DecisionState, Identity, Rules, standing
+from stream.grid import Filler, Grid
+from stream.limits import Limits
+from stream.presence import Presence
+from stream.records import Alert, Bool, Int32, Int64
+from stream.reorder import Reorder, Rows
 from stream.settings import DetectorSettings
-from stream.state import MOST_ASSETS, Array, Block, Image, LaneRows, Meta
+from stream.skew import Skew
+from stream.state import MOST_ASSETS, Array, Block, Events, Image, LaneRows, Meta
 from stream.window import NEVER, WindowState, room_for
 
 if TYPE_CHECKING:
@@ -27,8 +32,10 @@ class Lane:
     """One model at work on the assets of one partition.
 
     slots    index of an asset within the lane, by its index in the partition; -1 where the lane does not watch it
+    longest_ms   after a longer pause an asset's window begins anew
     windows  what it remembers of readings, or None where it carries a state
     carried  that state
+    grid, filler   what puts readings on the detector's period, where the plan says so
     """
 
     detector: str
@@ -37,8 +44,11 @@ class Lane:
     columns: Int64
     rules: Rules
     identity: Identity
+    longest_ms: int
     windows: WindowState | None
     carried: Any = None
+    grid: Grid | None = None
+    filler: Filler | None = None
     decisions: DecisionState = field(default_factory=DecisionState)
     names: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
@@ -66,7 +76,8 @@ class Lane:
         heapq.heappush(self.free, slot)
         self.decisions.episodes.pop(slot, None)
         self._grow(slot + 1)
-        (self.windows or self.carried).reset(np.array([slot], dtype=np.int64))
+        for memory in self._memories():
+            memory.reset(np.array([slot], dtype=np.int64))
 
     def slots_of(self, assets: Int32) -> Int32:
         """The lane's slot of each asset; -1 where it does not watch it."""
@@ -106,13 +117,23 @@ class Lane:
             array[slots] = held.arrays[name][rows]
         return True
 
+    def _memories(self) -> list[Any]:
+        return [held for held in (self.windows or self.carried, self.grid, self.filler) if held is not None]
+
     def _grow(self, slots: int) -> None:
-        (self.windows or self.carried).grow(slots)
+        for memory in self._memories():
+            memory.grow(slots)
 
     def _arrays(self) -> dict[str, Array]:
+        arrays: dict[str, Array] = {}
         if self.windows is not None:
-            return {"history": self.windows.history, "rows": self.windows.rows}
-        return {"rows": self.carried.rows, **{f"carried.{name}": array for name, array in self.carried.arrays.items()}}
+            arrays |= {"history": self.windows.history, "rows": self.windows.rows}
+        else:
+            arrays |= {"rows": self.carried.rows}
+            arrays |= {f"carried.{name}": array for name, array in self.carried.arrays.items()}
+        for beside in (self.grid, self.filler):
+            arrays |= {} if beside is None else beside.arrays()
+        return arrays
 
 
 @dataclass(slots=True)
@@ -132,7 +153,9 @@ class Partition:
     size          assets in a block
     index, names  of an asset by its name, and the other way round; empty where an index is free
     watched       by index: whether any lane watches it
-    last_ms       (asset,) int64, its newest time
+    last_ms       (asset,) int64, the newest time that its detectors have been given
+    seen_ms       (asset,) int64, the newest time it has shown: another where readings are held back (``reorder``)
+    presence, reorder, skew, limits   where the plan asks for them
     touched       blocks that differ from what was last taken
     written       by block: its ``applied`` when it was last taken
     passed        (asset,) int64, the offset that it has applied, while that may be ahead of ``applied``; then None
@@ -144,7 +167,7 @@ class Partition:
     index: dict[str, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
-    watched: list[bool] = field(default_factory=list)
+    watched: Bool = field(default_factory=lambda: np.zeros(0, dtype=bool))
     last_ms: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     lanes: dict[LaneKey, Lane] = field(default_factory=dict)
     lanes_in: dict[int, set[LaneKey]] = field(default_factory=lambda: defaultdict(set))
@@ -152,6 +175,16 @@ class Partition:
     written: dict[int, int] = field(default_factory=dict)
     passed: Int64 | None = None
     passed_until: int = -1
+    shown_ms: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    presence: Presence | None = None
+    reorder: Reorder | None = None
+    skew: Skew | None = None
+    limits: Limits | None = None
+
+    @property
+    def seen_ms(self) -> Int64:
+        """See above."""
+        return self.last_ms if self.reorder is None else self.shown_ms
 
     def admit(self, name: str, at: int | None = None) -> int:
         """The index of a new asset: ``at``, or the lowest that is free."""
@@ -166,15 +199,24 @@ class Partition:
             index = heapq.heappop(self.free)
         self.names[index] = name
         self.index[name] = index
+        if self.limits is not None:
+            self.limits.admit(index, name)
+        if self.skew is not None:
+            self.skew.changed()
         return index
 
     def _extend(self) -> None:
         self.names.append("")
-        self.watched.append(False)
-        if len(self.names) > len(self.last_ms):
-            held = len(self.last_ms)
-            room = np.full(room_for(held + 1, held) - held, NEVER, dtype=np.int64)
-            self.last_ms = np.concatenate([self.last_ms, room])
+        if self.presence is not None:
+            self.presence.grow(len(self.names))
+        held = len(self.last_ms)
+        if len(self.names) > held:
+            more = room_for(held + 1, held) - held
+            never = np.full(more, NEVER, dtype=np.int64)
+            self.last_ms = np.concatenate([self.last_ms, never])
+            self.watched = np.concatenate([self.watched, np.zeros(more, dtype=bool)])
+            if self.reorder is not None:
+                self.shown_ms = np.concatenate([self.shown_ms, never])
 
     def watch(self, index: int, key: LaneKey, lane: Lane) -> None:
         """Let a lane watch an asset."""
@@ -187,9 +229,9 @@ class Partition:
         """Forget assets that have been silent for so long, by the partition's third newest; how many.
 
         Not by the newest: a clock or two that run ahead must not cost the others their memory. An asset with an episode
-        is kept, for its alert has to be resolved one day.
+        is kept, for its alert has to be resolved one day; so is one of which readings are held back.
         """
-        last_ms = self.last_ms[: len(self.names)]
+        last_ms = self.seen_ms[: len(self.names)]
         if self.passed is not None or len(last_ms) < 3:
             return 0
         now_ms = int(np.partition(last_ms, -3)[-3])
@@ -198,6 +240,8 @@ class Partition:
             lanes = [key for key in self.lanes_in[index // self.size] if self._watches(key, index)]
             if any(int(self.lanes[key].slots[index]) in self.lanes[key].decisions.episodes for key in lanes):
                 continue
+            if self._needed(index):
+                continue
             for key in lanes:
                 self.lanes[key].dismiss(index)
                 if len(self.lanes[key].free) == len(self.lanes[key].names):
@@ -205,11 +249,24 @@ class Partition:
                     for others in self.lanes_in.values():
                         others.discard(key)
             del self.index[self.names[index]]
-            self.names[index], self.watched[index], self.last_ms[index] = "", False, NEVER
+            self.names[index], self.watched[index], self.last_ms[index], self.seen_ms[index] = "", False, NEVER, NEVER
+            if self.presence is not None:
+                self.presence.forget(index)
+            if self.skew is not None:
+                self.skew.changed()
             heapq.heappush(self.free, index)
             self.touched.add(index // self.size)
             gone += 1
         return gone
+
+    def _needed(self, index: int) -> bool:
+        """Whether something that an asset has begun is not at its end."""
+        return (
+            (self.reorder is not None and self.reorder.holds(index))
+            or (self.presence is not None and self.presence.is_stale(index))
+            or (self.skew is not None and index in self.skew.claimed)
+            or (self.limits is not None and index in self.limits.decisions.episodes)
+        )
 
     def _watches(self, key: LaneKey, index: int) -> bool:
         slots = self.lanes[key].slots
@@ -230,6 +287,31 @@ class Partition:
             self.names[start:stop],
             self.last_ms[start:stop].copy(),
             [lane for lane in lanes if lane is not None],
+            self._events(start, stop),
+        )
+
+    def _events(self, start: int, stop: int) -> Events | None:
+        """What a block with these indices has to know of event time."""
+        if self.presence is None and self.skew is None and self.limits is None:
+            return None
+        signals = () if self.reorder is None else self.reorder.names
+        rows = Rows.none(len(signals)) if self.reorder is None else self.reorder.held(start, stop)
+        nothing = np.full(stop - start, NEVER, dtype=np.int64)
+        claimed = {} if self.skew is None else self.skew.claimed
+        episodes = {} if self.limits is None else self.limits.decisions.episodes
+        return Events(
+            clock_ms=0 if self.presence is None else self.presence.clock_ms,
+            newest_ms=NEVER if self.presence is None else self.presence.newest_ms,
+            taken=0 if self.skew is None else self.skew.taken,
+            signals=signals,
+            places=rows.asset - np.int32(start),
+            at_ms=rows.at_ms,
+            values=rows.values,
+            bad=np.zeros(rows.values.shape, dtype=bool) if rows.bad is None else rows.bad,
+            heard_ms=nothing if self.presence is None else self.presence.heard_ms[start:stop].copy(),
+            since_ms=nothing if self.presence is None else self.presence.since_ms[start:stop].copy(),
+            claimed={index - start: held for index, held in claimed.items() if start <= index < stop},
+            episodes={index - start: replace(held) for index, held in episodes.items() if start <= index < stop},
         )
 
     def meta(self, applied: int) -> Meta:
@@ -262,6 +344,9 @@ class Partition:
                     self.touched.add(index // self.size)
             for held in block.lanes:
                 self._put(held, indices, report)
+            if block.events is not None:
+                self._put_events(block.events, indices)
+        self._set_clock(image)
         self.free = [index for index, name in enumerate(self.names) if not name]  # ascending: a heap
         if ahead:
             self.passed = np.full(len(self.names), -1, dtype=np.int64)
@@ -292,5 +377,65 @@ class Partition:
                     lane.decisions.episodes[int(lane.slots[index])] = held.episodes[place]
                     report.open_alerts += held.episodes[place].opened_ms is not None
 
+    def _put_events(self, events: Events, indices: Int64) -> None:
+        """What a block knew of event time, to whoever asks for it now."""
+        there = np.flatnonzero(indices >= 0)
+        index = indices[there]
+        if self.presence is not None:
+            self.presence.heard_ms[index] = events.heard_ms[there]
+            self.presence.since_ms[index] = events.since_ms[there]
+        if self.skew is not None:
+            self.skew.claimed |= {int(indices[place]): held for place, held in events.claimed.items()}
+        if self.limits is not None:
+            self.limits.decisions.episodes |= {int(indices[place]): held for place, held in events.episodes.items()}
+        if self.reorder is not None:
+            asset = indices[events.places].astype(np.int32)
+            earlier = np.full(len(asset), -1, dtype=np.int32)
+            values, bad = (
+                _columns(held, events.signals, self.reorder.names, nothing)
+                for held, nothing in ((events.values, np.nan), (events.bad, False))
+            )
+            self.reorder.restore(Rows(asset, events.at_ms, values, bad, earlier).take(asset >= 0))
+            self.shown_ms[index] = np.maximum(self.last_ms[index], self.reorder.newest_ms(index))
+
+    def _set_clock(self, image: Image) -> None:
+        """The partition's own, as of ``applied``: from the newest block that is not ahead of it."""
+        blocks = [(block.applied <= image.applied, block.applied, block.events) for block in image.blocks.values()]
+        known = [(behind, applied if behind else -applied, events) for behind, applied, events in blocks if events]
+        if not known:
+            return
+        events = max(known, key=lambda held: held[:2])[2]
+        if self.presence is not None:
+            self.presence.clock_ms, self.presence.newest_ms = events.clock_ms, events.newest_ms
+        if self.skew is not None:
+            self.skew.taken = events.taken
+
+    def open_alerts_on_data(self) -> list[Alert]:
+        """Those that are open and no model's, as they were last published."""
+        alerts = [] if self.presence is None else self.presence.open_alerts(self.names)
+        if self.limits is not None:
+            alerts += [
+                standing(episode, self.limits.rules, self.limits.identity, self.names[index])
+                for index, episode in self.limits.decisions.episodes.items()
+                if episode.opened_ms is not None
+            ]
+        return alerts
+
+    def lanes_of(self, index: int) -> list[Lane]:
+        """The lanes that watch an asset."""
+        return [self.lanes[key] for key in self._lanes_at(index)]
+
     def _lanes_at(self, index: int) -> Iterable[LaneKey]:
         return (key for key in self.lanes_in[index // self.size] if self._watches(key, index))
+
+
+def _columns(held: Array, signals: Sequence[str], wanted: Sequence[str], nothing: object) -> Array:
+    """Columns ``wanted`` of ``held`` (row, signal); ``nothing`` where there is no such signal."""
+    if tuple(signals) == tuple(wanted):
+        return held
+    column = {signal: index for index, signal in enumerate(signals)}
+    chosen = np.full((len(held), len(wanted)), nothing, dtype=held.dtype)
+    for index, signal in enumerate(wanted):
+        if signal in column:
+            chosen[:, index] = held[:, column[signal]]
+    return chosen

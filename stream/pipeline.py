@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from models.base import Float32, Scored
+from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
 from stream.decide import Identity, Rules, decide, standing
 from stream.decode import Decoder
+from stream.grid import Cells, Filler, Grid
 from stream.partition import Lane, Partition, Restored
 from stream.records import (
     Alert,
@@ -32,12 +34,16 @@ from stream.records import (
     Output,
     RawRecord,
     Readings,
+    Record,
     Scores,
+    Windows,
 )
+from stream.reorder import Rows
 from stream.score import carry, score
 from stream.settings import DetectorSettings, Plan
+from stream.sources.json import encode, timestamp
 from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Image, Meta
-from stream.window import WindowState, arrival, runs, window
+from stream.window import WindowState, runs, window
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
@@ -70,8 +76,13 @@ class Pipeline:
         self._clock = clock
         self._decoder = Decoder(plan.input, shelf.signals())
         self._partitions: dict[int, Partition] = {}
-        self._block = block_size(shelf)
-        self._evict_after_ms = _ms(plan.state.evict_after_s)
+        self._block = block_size(shelf, plan.input.lateness_s)
+        self._evict_after_ms = milliseconds(plan.state.evict_after_s)
+        periods_s = [artifact.period_s for _, artifact in shelf.serving()]
+        lateness_s = plan.input.lateness_s
+        self._too_late = f"more than {lateness_s:g} s older than" if lateness_s else "older than"
+        self._too_late += " the newest reading of"
+        self._arrivals = Arrivals(plan, self._decoder.signals, min(periods_s, default=1.0))
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -110,37 +121,56 @@ class Pipeline:
         """Readings that need no decoding: a backtest's. ``records`` are for the dead letters."""
         state = self._of(partition)
         counts: Counter[str] = Counter(readings=len(readings))
-        stage_s: dict[str, float] = defaultdict(float)
         assets = self._admit(state, readings)
         if state.passed is not None:
             readings, assets = self._new_to_their_assets(state, readings, assets, records)
             counts["repeated"] = counts["readings"] - len(readings)
-        order, late, duplicate, pause_ms = arrival(assets, readings.at_ms, state.last_ms)
-        counts["late"], counts["duplicates"] = int(late.sum()), int(duplicate.sum())
-        good = ~late & ~duplicate
-        fresh, pause_ms = order[good], pause_ms[good]
-        watched = np.array(state.watched, dtype=bool)
-        counts["unwatched"] = int((~watched[assets[fresh]]).sum()) if len(fresh) else 0
+        found = arrive(state, readings, assets)
+        counts["late"], counts["duplicates"] = len(found.late), found.duplicates
+        if state.skew is not None:
+            counts["future"] = len(found.future)
+        output = self._judge(state, found, records, counts)
+        return replace(
+            output,
+            dead=(*self._future(readings, found.future, records), *output.dead),
+            late=tuple(self._late(readings, found.late, records)),
+        )
 
+    def finish(self, partition: int) -> Output:
+        """The partition's stream has ended: judge what was held back for readings that might still have come."""
+        state = self._of(partition)
+        output = self._judge(state, drain(state), (), Counter())
+        stage_s: dict[str, float] = defaultdict(float)
+        scores, alerts = list(output.scores), list(output.alerts)
+        for lane in state.lanes.values():
+            cells = None if lane.grid is None else lane.grid.drain()
+            result = None if cells is None or not len(cells.slot) else self._score(lane, cells, stage_s)
+            if result:
+                scores.append(result[0])
+                alerts += result[1]
+        alerts.sort(key=lambda alert: (alert.last_seen, alert.id, alert.sequence))
+        return replace(output, scores=tuple(scores), alerts=tuple(alerts))
+
+    def _judge(self, state: Partition, found: Arrived, records: Sequence[RawRecord], counts: Counter[str]) -> Output:
+        """Let every lane judge what has arrived for it."""
+        rows, fresh, stage_s = found.rows, found.fresh, defaultdict[str, float](float)
+        assets = rows.asset[fresh]
+        counts["unwatched"] = int((~state.watched[assets]).sum())
         scores: list[Scores] = []
-        alerts: list[Alert] = []
+        alerts = list(found.alerts)
         dead: list[DeadLetter] = []
         for lane in state.lanes.values():
-            slots = lane.slots_of(assets[fresh])
+            slots = lane.slots_of(assets)
             mine = slots >= 0
             chosen = fresh[mine]
             if not len(chosen):
                 continue
             try:
-                result = self._watch(lane, slots[mine], chosen, pause_ms[mine], readings, stage_s)
+                result = self._watch(lane, slots[mine], chosen, found.pause_ms[mine], rows, stage_s)
             except Exception as error:  # one broken model must not stop the others, nor lose what it was given
                 _log.exception("detector %s failed on %d readings", lane.detector, len(chosen))
                 reason = f"detector {lane.detector}: {type(error).__name__}: {error}"
-                dead += [
-                    DeadLetter(records[index], "score", "detector_failed", reason)
-                    for index in sorted(set(readings.record[chosen].tolist()))
-                    if index < len(records)
-                ]
+                dead += self._failed(state, rows, chosen, records, reason)
                 counts["failed"] += len(chosen)
                 continue
             if result:
@@ -148,12 +178,7 @@ class Pipeline:
                 alerts += result[1]
         alerts.sort(key=lambda alert: (alert.last_seen, alert.id, alert.sequence))
         return Output(
-            scores=tuple(scores),
-            alerts=tuple(alerts),
-            dead=tuple(dead),
-            late=tuple(self._late(readings, order[late], records)),
-            counts=dict(counts),
-            stage_s=dict(stage_s),
+            scores=tuple(scores), alerts=tuple(alerts), dead=tuple(dead), counts=dict(counts), stage_s=dict(stage_s)
         )
 
     def keep_only(self, partitions: set[int]) -> None:
@@ -212,7 +237,8 @@ class Pipeline:
 
     def open_alerts(self) -> list[Alert]:
         """All alerts that are open, as they were last published."""
-        return [
+        on_data = [alert for state in self._partitions.values() for alert in state.open_alerts_on_data()]
+        return on_data + [
             standing(episode, lane.rules, lane.identity, lane.names[slot])
             for state in self._partitions.values()
             for lane in state.lanes.values()
@@ -224,6 +250,7 @@ class Pipeline:
         state = self._partitions.get(partition)
         if state is None:
             state = self._partitions[partition] = Partition(self._block)
+            self._arrivals.begin(state)
         return state
 
     def _admit(self, state: Partition, readings: Readings) -> Int32:
@@ -250,13 +277,7 @@ class Pipeline:
         new = offsets > np.where(known, passed[np.where(known, assets, 0)], -1)
         if state.applied >= state.passed_until:
             state.passed = None
-        return replace(
-            readings,
-            asset=readings.asset[new],
-            at_ms=readings.at_ms[new],
-            values=readings.values[new],
-            record=readings.record[new],
-        ), assets[new]
+        return readings.take(new), assets[new]
 
     def _open_lanes(self, state: Partition, index: int) -> None:
         """Admit an asset to the lane of every detector that watches it."""
@@ -269,10 +290,14 @@ class Pipeline:
                 continue
             key = (detector, id(artifact))
             state.watch(index, key, state.lanes.get(key) or self._lane(detector, settings, artifact))
+        self._arrivals.admit(state, index)
 
     def _lane(self, detector: str, settings: DetectorSettings, artifact: Artifact) -> Lane:
         column = {signal: index for index, signal in enumerate(self._decoder.signals)}
         stepper = artifact.stepper
+        gap_ms = longest_gap_ms(settings, artifact)
+        longest_ms = self._evict_after_ms if gap_ms is None else gap_ms
+        period_ms, gaps, signals = artifact.period_s * 1000, settings.gaps, len(artifact.signals)
         return Lane(
             detector=detector,
             settings=settings,
@@ -280,31 +305,50 @@ class Pipeline:
             columns=np.array([column[signal] for signal in artifact.signals], dtype=np.int64),
             rules=rules_of(settings, artifact),
             identity=Identity(self._plan.site, detector, settings.kind, artifact.version),
-            windows=None if stepper else WindowState(artifact.window, len(artifact.signals)),
+            longest_ms=longest_ms,
+            windows=None if stepper else WindowState(artifact.window, signals),
             carried=stepper.begin() if stepper else None,
+            grid=Grid(period_ms, longest_ms, signals) if gaps.grid else None,
+            filler=Filler(period_ms, longest_ms, gaps.policy == "interpolate", signals) if gaps.fills else None,
         )
 
     def _watch(
-        self, lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, readings: Readings, stage_s: dict[str, float]
+        self, lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, rows: Rows, stage_s: dict[str, float]
     ) -> tuple[Scores, list[Alert]] | None:
-        """Window, score and decide for one lane; ``chosen`` are its readings, sorted by asset and time."""
-        started = self._clock()
+        """Judge ``chosen`` of ``rows`` with one lane: sorted by asset and time."""
         # A lane's slots follow the order of arrival of its assets; the window stage wants them ascending.
         ascending = np.argsort(slots, kind="stable")
         slots, chosen = slots[ascending], chosen[ascending]
-        values = readings.values[np.ix_(chosen, lane.columns)]
-        at_ms = readings.at_ms[chosen]
-        scaled = lane.artifact.scaler.transform(values)
-        gap_ms = longest_gap_ms(lane.settings, lane.artifact)
-        paused = pause_ms[ascending] > (self._evict_after_ms if gap_ms is None else gap_ms)
+        values = rows.values[np.ix_(chosen, lane.columns)]
+        cells = Cells(slots, rows.at_ms[chosen], values, pause_ms[ascending])
+        if lane.grid is not None:
+            cells = lane.grid.put(cells.slot, cells.at_ms, cells.values)
+            if not len(cells.slot):
+                return None
+        return self._score(lane, cells, stage_s)
+
+    def _score(self, lane: Lane, cells: Cells, stage_s: dict[str, float]) -> tuple[Scores, list[Alert]] | None:
+        """Window, score and decide for one lane."""
+        started = self._clock()
+        slots, paused = cells.slot, cells.pause_ms > lane.longest_ms
+        scaled = lane.artifact.scaler.transform(cells.values)
+        of: Int64 | None = None  # the cell of each row, if some rows only fill a gap
+        if lane.filler is not None:
+            of, real, scaled = lane.filler.fill(slots, scaled, cells.pause_ms)
+            slots, paused = slots[of], paused[of] & real
         stepper = lane.artifact.stepper
         if lane.windows is not None:
             windows = window(lane.windows, slots, scaled, hop=lane.settings.hop, paused=paused)
             due = windows.row
+            if of is not None:
+                judged = real[due]
+                windows = Windows(windows.length, windows.flat, windows.end[judged], due[judged])
+                due = windows.row
         else:
             lane.carried.grow(int(slots[-1]) + 1)
             found = runs(lane.carried.rows, slots, paused)
             due = found.due(lane.artifact.window, lane.settings.hop)
+            due = due if of is None else due[real[due]]
         windowed = self._clock()
         stage_s["window"] += windowed - started
         if stepper is not None:
@@ -315,9 +359,10 @@ class Pipeline:
         stage_s["score"] += done - windowed
         if not len(due):
             return None
-        evidence = self._evidence(lane, due, scored, slots, at_ms, values)
-        rows = slots[due]
-        anomalous, alerts = decide(lane.decisions, lane.rules, lane.identity, rows, lane.names, evidence)
+        due = due if of is None else of[due]
+        evidence = self._evidence(lane, due, scored, cells.slot, cells.at_ms, cells.values)
+        judged_slots = cells.slot[due]
+        anomalous, alerts = decide(lane.decisions, lane.rules, lane.identity, judged_slots, lane.names, evidence)
         stage_s["decide"] += self._clock() - done
         return replace(evidence, anomalous=anomalous), alerts
 
@@ -344,29 +389,62 @@ class Pipeline:
             verdict=np.zeros(len(rows), dtype=np.uint8) if scored.kind is None else scored.kind,
         )
 
-    def _late(self, readings: Readings, late: Int64, records: Sequence[RawRecord]) -> list[Late]:
-        if not len(records):
-            return []
-        # A frame is one record with many readings: it is handed on once.
-        first: dict[int, int] = {}
-        for row in late.tolist():
-            first.setdefault(int(readings.record[row]), row)
+    def _failed(
+        self, state: Partition, rows: Rows, chosen: Int64, records: Sequence[RawRecord], reason: str
+    ) -> list[DeadLetter]:
+        """The records of rows that a detector could not judge; a row of an earlier batch as a record of its own."""
+        of = rows.record[chosen]
+        letters = [
+            DeadLetter(records[index], "score", "detector_failed", reason)
+            for index in sorted(set(of.tolist()))
+            if 0 <= index < len(records)
+        ]
+        for row in chosen[of < 0].tolist():
+            asset, at_ms = state.names[rows.asset[row]], int(rows.at_ms[row])
+            values = dict(zip(self._decoder.signals, rows.values[row].tolist(), strict=True))
+            again = Record("", -1, -1, encode(asset, at_ms, values), asset.encode(), at_ms)
+            letters.append(DeadLetter(again, "score", "detector_failed", f"{reason} (written anew: it was held back)"))
+        return letters
+
+    def _future(self, readings: Readings, future: Int64, records: Sequence[RawRecord]) -> list[DeadLetter]:
         return [
-            Late(records[index], f"older than the newest reading of {readings.names[readings.asset[row]]}")
-            for index, row in first.items()
+            DeadLetter(
+                records[index],
+                "window",
+                "future",
+                f"{readings.names[readings.asset[row]]} at {timestamp(int(readings.at_ms[row]))}: more than "
+                f"input.ahead_s ahead of it and of its partition",
+            )
+            for index, row in _once(readings, future, records)
+        ]
+
+    def _late(self, readings: Readings, late: Int64, records: Sequence[RawRecord]) -> list[Late]:
+        return [
+            Late(records[index], f"{self._too_late} {readings.names[readings.asset[row]]}")
+            for index, row in _once(readings, late, records)
         ]
 
 
-def block_size(shelf: Shelf) -> int:
+def _once(readings: Readings, rows: Int64, records: Sequence[RawRecord]) -> list[tuple[int, int]]:
+    """The records that ``rows`` came in, each with its first of them: a frame is handed on once."""
+    first: dict[int, int] = {}
+    for row in rows.tolist() if len(records) else ():
+        first.setdefault(int(readings.record[row]), row)
+    return list(first.items())
+
+
+def block_size(shelf: Shelf, lateness_s: float = 0.0) -> int:
     """How many assets of this plan make a block of about ``BLOCK_BYTES``."""
     largest: dict[str, int] = {}
+    held_bytes = 0
     for detector, artifact in shelf.serving():
         if artifact.stepper:
             size = sum(array.nbytes for array in artifact.stepper.begin(1).arrays.values())
         else:
             size = 4 * (artifact.window - 1) * len(artifact.signals)
         largest[detector] = max(largest.get(detector, 0), size)
-    each = 300 + sum(largest.values())
+        held_bytes = max(held_bytes, round(lateness_s / artifact.period_s * (12 + 9 * len(shelf.signals()))))
+    each = 300 + held_bytes + sum(largest.values())
     size = MOST_ASSETS
     while size > 1 and size * each > BLOCK_BYTES:
         size //= 2
@@ -380,13 +458,13 @@ def rules_of(settings: DetectorSettings, artifact: Artifact) -> Rules:
         threshold = artifact.threshold(settings.false_alarms_per_day)
     return Rules(
         threshold=threshold,
-        on_delay_ms=_ms(settings.on_delay_s),
-        off_delay_ms=_ms(settings.off_delay_s),
+        on_delay_ms=milliseconds(settings.on_delay_s),
+        off_delay_ms=milliseconds(settings.off_delay_s),
         deadband=settings.deadband,
-        update_every_ms=_ms(settings.update_every_s),
+        update_every_ms=milliseconds(settings.update_every_s),
         major_at=settings.major_at,
         critical_at=settings.critical_at,
-        escalate_after_ms=_ms(settings.escalate_after_s),
+        escalate_after_ms=milliseconds(settings.escalate_after_s),
     )
 
 
@@ -395,11 +473,9 @@ def longest_gap_ms(settings: DetectorSettings, artifact: Artifact) -> int | None
     if settings.gaps.policy == "keep":
         return None
     seconds = settings.gaps.longer_than_s
-    return _ms(5 * artifact.period_s if seconds is None else seconds)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+    longest_ms = milliseconds(5 * artifact.period_s if seconds is None else seconds)
+    # nothing real would be left in a window that is filled for longer than it is
+    return min(longest_ms, milliseconds(artifact.window * artifact.period_s)) if settings.gaps.fills else longest_ms
 
 
 def _unscale(spread: Float32, scale: Float64) -> Float64:

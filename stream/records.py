@@ -102,6 +102,7 @@ class Readings:
     signals    names of the columns of ``values``
     values     (reading, signal) float64, in the plant's units; NaN where missing, not finite or of bad quality
     record     (reading,) int32, index of the record of the batch that it came in
+    bad        (reading, signal) bool, where the source called a value bad; None: nowhere
     """
 
     names: tuple[str, ...]
@@ -110,9 +111,22 @@ class Readings:
     signals: tuple[str, ...]
     values: Float64
     record: Int32
+    bad: Bool | None = None
 
     def __len__(self) -> int:
         return len(self.at_ms)
+
+    def take(self, chosen: Bool) -> Readings:
+        """Some of the readings, in their order; all names are kept."""
+        return Readings(
+            self.names,
+            self.asset[chosen],
+            self.at_ms[chosen],
+            self.signals,
+            self.values[chosen],
+            self.record[chosen],
+            None if self.bad is None else self.bad[chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,13 @@ class InputSettings(_Strict):
     time               what a number in ``ts`` means; text is RFC 3339 in any case
     earliest, latest   readings observed outside are dead letters: a wrong unit or a dead clock battery. ``latest`` is
                        fixed in the plan, not "now", so that a replay decides as the live run did
+    lateness_s         how late a reading may be, against the newest of its asset: so long readings are held back, and
+                       put in order. 0: what is older than the asset's newest is late
+    silent_s           where readings are held back: an asset that its partition has gone on without for so long has
+                       nothing more to come, and what is held back of it is released
+    max_held_readings  of one asset at most so many are held back; the oldest go first
+    ahead_s            how far a reading may jump ahead of its asset and of ``ahead_witnesses`` others of its partition;
+                       farther is a dead letter, ``future``. None: nobody is judged
     max_record_bytes   a larger record is a dead letter
     max_readings_per_record   so is a frame with more readings
     """
@@ -56,19 +63,84 @@ class InputSettings(_Strict):
     time: Literal["s", "ms"] = "ms"
     earliest: str = "2000-01-01T00:00:00Z"
     latest: str = "2100-01-01T00:00:00Z"
+    lateness_s: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    silent_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    max_held_readings: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    ahead_s: Annotated[float, Field(ge=1, le=366 * 86400)] | None = None
+    ahead_witnesses: Annotated[int, Field(ge=1, le=100)] = 1
     max_record_bytes: Annotated[int, Field(ge=256, le=64 << 20)] = 1 << 20
     max_readings_per_record: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if 0 < self.lateness_s < 0.001:
+            raise ValueError("lateness_s: at least 0.001, or 0")
+        if self.lateness_s > self.silent_s:
+            raise ValueError("silent_s must not be below lateness_s")
+        return self
+
 
 class GapSettings(_Strict):
-    """What happens where an asset's readings are further apart than ``longer_than_s``.
+    """What happens where an asset's readings are further apart than the detector's period.
 
-    ``keep``: the next reading follows as if nothing was missing; ``reset``: the window starts anew, so the detector is
-    silent until it is full again.
+    ``keep``: the next reading follows as if nothing was missing, however long the gap. ``reset``: so up to
+    ``longer_than_s``; beyond it the window starts anew, and the detector is silent until it is full again. ``hold`` and
+    ``interpolate``: up to ``longer_than_s``, and at most for a window's length, the gap is filled with rows at the
+    detector's period, with the last value or on a straight line; they fill windows and are not judged themselves.
+
+    grid  puts readings that come at any time, or with a part of the signals each, on the detector's period: one row a
+          period, with the last that is known of each signal, if it is not older than ``longer_than_s``. A row is judged
+          when a reading of a later period shows that it is complete.
     """
 
-    policy: Literal["keep", "reset"] = "reset"
+    policy: Literal["keep", "reset", "hold", "interpolate"] = "reset"
     longer_than_s: Seconds | None = None
+    grid: bool = False
+
+    @property
+    def fills(self) -> bool:
+        """Whether rows are put in where some are missing."""
+        return self.policy in {"hold", "interpolate"}
+
+
+class SignalSettings(_Strict):
+    """The physical range of the signals that a pattern names; a value outside of it is no measurement.
+
+    low, high  in the signal's own units, both still possible
+    assets     patterns: the assets that this holds for
+    """
+
+    low: float | None = None
+    high: float | None = None
+    assets: tuple[str, ...] = ("*",)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.low is None and self.high is None:
+            raise ValueError("give low, high or both")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
+
+    def concerns(self, asset: str) -> bool:
+        """Whether an asset matches one of the patterns."""
+        return any(fnmatchcase(asset, pattern) for pattern in self.assets)
+
+
+class QualitySettings(_Strict):
+    """Alerts on the data themselves, which need no training: detectors ``stale`` and ``signals``.
+
+    stale_after_periods  an asset is stale when its partition has gone on without it for so many periods of its slowest
+                         detector. None: nobody asks
+    bad_values           whether values that their source calls bad are an alert; ranges (``signals``) always are
+    on_delay_s, off_delay_s, update_every_s   as for detectors, for ``signals``
+    """
+
+    stale_after_periods: Annotated[float, Field(ge=3, le=1_000_000)] | None = None
+    bad_values: bool = False
+    on_delay_s: Seconds = 0.0
+    off_delay_s: Seconds = 0.0
+    update_every_s: Seconds = 60.0
 
 
 class DetectorSettings(_Strict):
@@ -166,9 +238,17 @@ class Plan(_Strict):
     input: InputSettings = InputSettings()
     thinning: ThinningSettings = ThinningSettings()
     state: StateSettings = StateSettings()
+    quality: QualitySettings = QualitySettings()
+    signals: dict[Annotated[str, Field(min_length=1)], SignalSettings] = {}
     detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]
     #: The folder of the plan's file: relative artifacts are found from here.
     folder: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in sorted({"stale", "signals"} & self.detectors.keys()):
+            raise ValueError(f"detectors.{name}: alerts on the data themselves have this name; choose another")
+        return self
 
     def artifact_path(self, name: str, asset: str | None = None) -> Path:
         """Where the artifact of detector ``name`` lies, for ``asset`` where each has its own."""

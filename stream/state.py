@@ -25,11 +25,12 @@ import numpy.typing as npt
 
 from stream.decide import Episode
 from stream.errors import StateRefused
-from stream.records import Int32, Int64
+from stream.records import Bool, Float64, Int32, Int64
 from stream.window import NEVER
 
-#: Raise it when the layout changes, and add what reads the one before to ``_READERS``.
-FORMAT: Final = 1
+#: Raise it when the layout changes, and add what reads the one before to ``_READERS``. 1: without ``Block.events``,
+#: and still written where there are none.
+FORMAT: Final = 2
 #: Assets in a block, at most.
 MOST_ASSETS: Final = 256
 #: Bytes that a block should have at most, uncompressed: brokers' default limit for a record is twice that.
@@ -68,6 +69,32 @@ class LaneRows:
 
 
 @dataclass(slots=True)
+class Events:
+    """What event time needs to know of a block's assets, where the plan asks for it.
+
+    clock_ms, newest_ms, taken  of the whole partition, at the block's ``applied``: see ``presence`` and ``skew``
+    places, at_ms, values, bad  (row,), (row,), (row, signal): readings that are held back, by place in the block
+    signals                     names of the columns of ``values``
+    heard_ms, since_ms          (place,) int64, see ``presence``
+    claimed                     by place, see ``skew``
+    episodes                    by place, of the alerts on impossible and bad values
+    """
+
+    clock_ms: int
+    newest_ms: int
+    taken: int
+    signals: tuple[str, ...]
+    places: Int32
+    at_ms: Int64
+    values: Float64
+    bad: Bool
+    heard_ms: Int64
+    since_ms: Int64
+    claimed: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    episodes: dict[int, Episode] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Block:
     """``names`` by place, empty where the place is free; ``last_ms`` (place,) int64.
 
@@ -81,6 +108,7 @@ class Block:
     names: list[str]
     last_ms: Int64
     lanes: list[LaneRows] = field(default_factory=list)
+    events: Events | None = None
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,14 +164,30 @@ class _Header(msgspec.Struct, array_like=True):
     lanes: Annotated[list[_Lane], msgspec.Meta(max_length=4096)]
 
 
+class _Events(msgspec.Struct, array_like=True):
+    clock_ms: int
+    newest_ms: int
+    taken: int
+    signals: Annotated[list[Name], msgspec.Meta(max_length=65536)]
+    rows: Count
+    claimed: dict[int, tuple[int, int, int]]
+    episodes: dict[int, Episode]
+
+
+class _HeaderWithEvents(_Header, array_like=True):
+    events: _Events
+
+
 _PACK: Final = msgspec.msgpack.Encoder()
 _UNPACK_HEADER: Final = msgspec.msgpack.Decoder(_Header)
+_UNPACK_HEADER_WITH_EVENTS: Final = msgspec.msgpack.Decoder(_HeaderWithEvents)
 _UNPACK_META: Final = msgspec.msgpack.Decoder(Meta)
 
 
 def encode(held: Block | Meta) -> bytes:
     """A record's value. Floats keep their bits."""
     arrays: list[Array] = []
+    version = 1
     if isinstance(held, Meta):
         header = _PACK.encode(held)
     else:
@@ -156,12 +200,18 @@ def encode(held: Block | Meta) -> bytes:
                 fields.append(_Field(name, plain.dtype.str, list(plain.shape)))
                 arrays.append(plain)
             lanes.append(_Lane(lane.detector, lane.version, fields, lane.episodes))
-        header = _PACK.encode(_Header(held.epoch, held.applied, held.size, held.number, held.names, lanes))
+        head = held.epoch, held.applied, held.size, held.number, held.names, lanes
+        if held.events is None:
+            header = _PACK.encode(_Header(*head))
+        else:
+            version = FORMAT
+            header = _PACK.encode(_HeaderWithEvents(*head, _described(held.events)))
+            arrays += [getattr(held.events, name) for name, _, _ in _EVENT_ARRAYS]
     body = b"".join([header, *(_little(array).tobytes() for array in arrays)])
     flags, stored = 0, body
     if _shrinks(body):
         flags, stored = _COMPRESSED, zlib.compress(body, 1)
-    return _HEAD.pack(_MAGIC, FORMAT, flags, len(body), zlib.crc32(body), len(header)) + stored
+    return _HEAD.pack(_MAGIC, version, flags, len(body), zlib.crc32(body), len(header)) + stored
 
 
 def decode(value: bytes) -> Block | Meta:
@@ -186,11 +236,65 @@ def decode(value: bytes) -> Block | Meta:
     return read(body[:header_length], memoryview(body)[header_length:])
 
 
+#: The arrays of ``Events``, in their order: name, type, and what its first axis is.
+_EVENT_ARRAYS: Final = (
+    ("places", "<i4", "rows"),
+    ("at_ms", "<i8", "rows"),
+    ("values", "<f8", "rows"),
+    ("bad", "|b1", "rows"),
+    ("heard_ms", "<i8", "places"),
+    ("since_ms", "<i8", "places"),
+)
+
+
+def _described(events: Events) -> _Events:
+    return _Events(
+        events.clock_ms,
+        events.newest_ms,
+        events.taken,
+        list(events.signals),
+        len(events.places),
+        events.claimed,
+        events.episodes,
+    )
+
+
+def _events(held: _Events, places: int, reader: _Arrays) -> Events:
+    """Raises ``StateRefused``."""
+    arrays = {}
+    for name, dtype, axis in _EVENT_ARRAYS:
+        shape = [held.rows if axis == "rows" else places]
+        arrays[name] = reader.take(dtype, [*shape, len(held.signals)] if name in ("values", "bad") else shape)
+    known = range(places)
+    if not (set(held.claimed) <= set(known) and set(held.episodes) <= set(known)):
+        raise StateRefused("broken", "claims or episodes of assets that are not there")
+    where, at_ms = arrays["places"], arrays["at_ms"]
+    if held.rows and (where.min() < 0 or where.max() >= places or at_ms.min() < 0 or at_ms.max() > _LATEST_MS):
+        raise StateRefused("broken", "held readings that no asset can have")
+    return Events(
+        clock_ms=held.clock_ms,
+        newest_ms=held.newest_ms,
+        taken=held.taken,
+        signals=tuple(held.signals),
+        claimed=held.claimed,
+        episodes=held.episodes,
+        **arrays,
+    )
+
+
 def _read_1(header: bytes, rest: memoryview) -> Block | Meta:
+    return _read(header, rest, _UNPACK_HEADER)
+
+
+def _read_2(header: bytes, rest: memoryview) -> Block | Meta:
+    return _read(header, rest, _UNPACK_HEADER_WITH_EVENTS)
+
+
+def _read(header: bytes, rest: memoryview, unpack: msgspec.msgpack.Decoder[Any]) -> Block | Meta:
     try:
         if not len(rest):
             return _UNPACK_META.decode(header)
-        head = _UNPACK_HEADER.decode(header)
+        head = unpack.decode(header)
     except (msgspec.DecodeError, RecursionError) as error:
         raise StateRefused("broken", str(error)) from None
     reader = _Arrays(rest)
@@ -213,12 +317,14 @@ def _read_1(header: bytes, rest: memoryview) -> Block | Meta:
         if not set(lane.episodes) <= set(where.tolist()):
             raise StateRefused("broken", f"{lane.detector}: episodes of assets that it does not watch")
         block.lanes.append(LaneRows(lane.detector, lane.version, where, arrays, lane.episodes))
+    if isinstance(head, _HeaderWithEvents):
+        block.events = _events(head.events, places, reader)
     reader.done()
     return block
 
 
 #: What reads each format that is still known.
-_READERS: Final[Mapping[int, Callable[[bytes, memoryview], Block | Meta]]] = {1: _read_1}
+_READERS: Final[Mapping[int, Callable[[bytes, memoryview], Block | Meta]]] = {1: _read_1, 2: _read_2}
 
 
 class _Arrays:

@@ -39,9 +39,9 @@ def arrival(slot: Int32, at_ms: Int64, last_ms: Int64) -> tuple[Int64, Bool, Boo
     order = np.argsort(slot, kind="stable")
     slots = slot[order].astype(np.int64)
     times = at_ms[order]
-    first = _firsts(slots)
+    first = firsts(slots)
     # The newest time seen before each row, within its asset: the stored one, or the running maximum of the batch.
-    running = np.maximum.accumulate(np.maximum(times, np.maximum(last_ms[slots], 0)) + slots * _APART) - slots * _APART
+    running = running_max(slots, np.maximum(times, last_ms[slots]))
     before = np.empty_like(times)
     before[1:] = running[:-1]
     before[first] = last_ms[slots[first]]
@@ -51,7 +51,14 @@ def arrival(slot: Int32, at_ms: Int64, last_ms: Int64) -> tuple[Int64, Bool, Boo
     return order, times < before, times == before, times - before
 
 
-def _firsts(slots: Int64) -> Bool:
+def running_max(slots: Int64, times: Int64) -> Int64:
+    """The greatest of ``times`` (row,), not below 0, from its slot's first row to each; ``slots`` are sorted."""
+    apart = slots * _APART
+    return np.asarray(np.maximum.accumulate(np.maximum(times, 0) + apart) - apart)
+
+
+def firsts(slots: npt.NDArray[np.integer[Any]]) -> Bool:
+    """Which rows are the first of their slot; ``slots`` are sorted."""
     first = np.ones(len(slots), dtype=bool)
     first[1:] = slots[1:] != slots[:-1]
     return first
@@ -107,7 +114,7 @@ def runs(rows: npt.NDArray[np.integer[Any]], slot: Int32, paused: Bool | None = 
     """
     count = len(slot)
     slots = slot.astype(np.int64)
-    first = _firsts(slots)
+    first = firsts(slots)
     starts = np.flatnonzero(first)
     group = np.cumsum(first) - 1
     ends = np.append(starts[1:], count)

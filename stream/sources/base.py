@@ -6,7 +6,7 @@ means, and how rows become columns, is settled here once for all formats.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from itertools import compress
@@ -77,6 +77,9 @@ class Rows:
         # What came as blocks: (first row, assets, records, times, layout, matrix).
         self._blocks: list[tuple[int, int | Int32, int | Int32, Int64, tuple[str, ...], Float64]] = []
         self._in_blocks = 0
+        # Values of bad quality: (place among those added one by one, or row of a block; column).
+        self._bad_singles: list[tuple[int, int]] = []
+        self._bad_rows: list[tuple[int, int]] = []
         self.record = 0
 
     def __len__(self) -> int:
@@ -86,6 +89,8 @@ class Rows:
         """Forget all rows."""
         for held in (self._assets, self._times, self._records, self._layouts, self._held, self._blocks, self._codes):
             held.clear()
+        self._bad_singles.clear()
+        self._bad_rows.clear()
         self._in_blocks = 0
 
     def add(self, asset: str, at_ms: int, values: Values, bad: Collection[str] = ()) -> None:
@@ -97,7 +102,11 @@ class Rows:
         if held is None or held[1] != layout:
             held = self._admit(asset, layout)
         code, _, singles, numbers = held
-        numbers += [None if signal in bad else values[signal] for signal in layout] if bad else values.values()
+        if bad:
+            numbers += [None if signal in bad else values[signal] for signal in layout]
+            self._bad_singles += [(len(self._times), self._column[signal]) for signal in bad if signal in self._column]
+        else:
+            numbers += values.values()
         singles.append(len(self._times))
         self._assets.append(code)
         self._times.append(at_ms)
@@ -111,12 +120,15 @@ class Rows:
         held = self._held[asset] = (code, layout, singles, numbers)
         return held
 
-    def add_block(self, asset: str, at_ms: Int64, layout: Sequence[str], matrix: Float64) -> None:
+    def add_block(
+        self, asset: str, at_ms: Int64, layout: Sequence[str], matrix: Float64, bad: Iterable[tuple[int, str]] = ()
+    ) -> None:
         """Many readings of one asset, all or none. Raises ``DecodeError``.
 
         at_ms   (row,) int64, epoch milliseconds, in the order of arrival
         layout  names of the columns of ``matrix``
         matrix  (row, len(layout)) float64, NaN where missing
+        bad     (row, signal) of the values of bad quality, which are NaN too
         """
         count = len(at_ms)
         if count > self._max_block:
@@ -127,17 +139,25 @@ class Rows:
         self._check_times(at_ms)
         layout = tuple(layout)
         self._check(layout)
-        self._blocks.append((len(self), self._code(asset), self.record, at_ms, layout, matrix))
+        start = len(self)
+        self._blocks.append((start, self._code(asset), self.record, at_ms, layout, matrix))
+        self._bad_rows += [(start + row, self._column[signal]) for row, signal in bad if signal in self._column]
         self._in_blocks += count
 
     def add_many(
-        self, records: Int32, assets: Sequence[str], at_ms: Int64, layout: tuple[str, ...], matrix: Float64
+        self,
+        records: Int32,
+        assets: Sequence[str],
+        at_ms: Int64,
+        layout: tuple[str, ...],
+        matrix: Float64,
+        bad: Sequence[tuple[int, str]] = (),
     ) -> Bool:
         """One reading of each of many records, as far as they are beyond doubt; (row,) which of them were added.
 
         records         (row,) int32, ascending: the record in the batch that each came in
         assets, at_ms   (row,) names and int64, epoch milliseconds
-        layout, matrix  as for ``add_block``; NaN also where a record does not have the signal
+        layout, matrix, bad  as for ``add_block``; NaN also where a record does not have the signal
         """
         plain: Bool = (at_ms >= self._earliest_ms) & (at_ms <= self._latest_ms)
         # without any value that is watched there may be something wrong with a reading
@@ -154,6 +174,13 @@ class Rows:
                     self._code(asset)
         codes = np.fromiter((known.get(asset, -1) for asset in assets), np.int32, len(assets))
         plain &= codes >= 0
+        if bad:
+            row = len(self) + np.cumsum(plain) - 1
+            self._bad_rows += [
+                (int(row[place]), self._column[signal])
+                for place, signal in bad
+                if plain[place] and signal in self._column
+            ]
         if plain.all():
             self._blocks.append((len(self), codes, records, at_ms, layout, matrix))
         else:
@@ -185,7 +212,8 @@ class Rows:
             if layout == self.signals:  # as it came
                 matrix[~np.isfinite(matrix)] = np.nan
                 codes = np.full(len(at_ms), code, dtype=np.int32)
-                return Readings(tuple(self._codes), codes, at_ms, layout, matrix, np.full(len(at_ms), of, np.int32))
+                records = np.full(len(at_ms), of, np.int32)
+                return Readings(tuple(self._codes), codes, at_ms, layout, matrix, records, self._bad(len(at_ms), None))
         asset, record = np.empty(len(self), dtype=np.int32), np.empty(len(self), dtype=np.int32)
         at_ms = np.empty(len(self), dtype=np.int64)
         values = np.full((len(self), len(self.signals)), np.nan)
@@ -203,9 +231,11 @@ class Rows:
             self._fill(wide, layout, block)
             values[row_of[singles]] = wide
         values[~np.isfinite(values)] = np.nan
+        bad = self._bad(len(self), row_of)
         if (np.diff(record) < 0).any():  # some were taken together, and others of the batch one by one after them
             order = np.argsort(record, kind="stable")
             asset, at_ms, values, record = asset[order], at_ms[order], values[order], record[order]
+            bad = None if bad is None else bad[order]
         names = list(self._codes)
         occurring, first = np.unique(asset, return_index=True)
         if (np.diff(first) < 0).any():  # names in the order of first sight
@@ -220,7 +250,19 @@ class Rows:
             signals=self.signals,
             values=values,
             record=record,
+            bad=bad,
         )
+
+    def _bad(self, rows: int, row_of: Int64 | None) -> Bool | None:
+        """Where the values of bad quality are, (row, signal); ``row_of`` those that were added one by one."""
+        if not self._bad_rows and not self._bad_singles:
+            return None
+        bad = np.zeros((rows, len(self.signals)), dtype=bool)
+        for row, column in self._bad_rows:
+            bad[row, column] = True
+        for place, column in self._bad_singles:
+            bad[place if row_of is None else row_of[place], column] = True
+        return bad
 
     def _fill(self, wide: Float64, layout: tuple[str, ...], block: Float64) -> None:
         """Put each signal of ``block`` into its column of ``wide``, and count the values that have none."""

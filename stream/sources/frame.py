@@ -87,7 +87,7 @@ class Source:
             stop = start + len(frame.ts)
             rows.record = place
             try:
-                rows.add_block(frame.asset, at_ms[start:stop], tuple(frame.values), _matrix(frame))
+                rows.add_block(frame.asset, at_ms[start:stop], tuple(frame.values), *_columns(frame))
             except DecodeError:
                 left.append(place)
             start = stop
@@ -104,7 +104,7 @@ class Source:
             raise DecodeError("wrong_type", str(error if self._is_frame(value) else otherwise or error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError("not_json", str(error)) from None
-        rows.add_block(frame.asset, self._times(frame.ts), tuple(frame.values), _matrix(frame))
+        rows.add_block(frame.asset, self._times(frame.ts), tuple(frame.values), *_columns(frame))
 
     def _is_frame(self, value: bytes) -> bool:
         try:
@@ -120,8 +120,11 @@ class Source:
             raise DecodeError("absurd_time", "ts holds a time beyond all calendars") from None
 
 
-def _matrix(frame: Frame | _FlatFrame) -> Float64:
-    """The values as (row, signal) float64, NaN where missing or bad. Raises ``DecodeError``."""
+def _columns(frame: Frame | _FlatFrame) -> tuple[Float64, list[tuple[int, str]]]:
+    """The values as (row, signal) float64, NaN where missing or bad, and the (row, signal) of those that are bad.
+
+    Raises ``DecodeError``.
+    """
     count = len(frame.ts)
     for name, columns in (("values", frame.values), ("quality", frame.quality)):
         for signal, column in columns.items():
@@ -135,11 +138,15 @@ def _matrix(frame: Frame | _FlatFrame) -> Float64:
     except struct.error:  # there is a null among them
         matrix = np.array(numbers, dtype=np.float64)
     matrix = matrix.reshape(len(frame.values), count).T
-    for index, signal in enumerate(frame.values):
-        quality = frame.quality.get(signal)
-        if quality is not None and "bad" in quality:
-            matrix[[row for row, said in enumerate(quality) if said == "bad"], index] = np.nan
-    return matrix
+    bad: list[tuple[int, str]] = []
+    for signal, quality in frame.quality.items():
+        if "bad" in quality:
+            bad += [(row, signal) for row, said in enumerate(quality) if said == "bad"]
+    if bad:
+        place_of = {signal: index for index, signal in enumerate(frame.values)}
+        known = [(row, place_of[signal]) for row, signal in bad if signal in place_of]
+        matrix[[row for row, _ in known], [place for _, place in known]] = np.nan
+    return matrix, bad
 
 
 def encode_frame(

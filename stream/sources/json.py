@@ -83,13 +83,19 @@ class Source:
         if at_ms is None:
             at_ms = np.fromiter((self._time(reading.ts) for reading in flat), np.int64, len(flat))
         matrix = _matrix(flat, len(self._layout))
-        for row, qualities in [(row, reading.quality) for row, reading in enumerate(flat) if reading.quality]:
-            bad = [signal for signal, quality in qualities.items() if quality == "bad"]
-            matrix[row, [self._layout.index(signal) for signal in bad if signal in self._seen]] = np.nan
+        bad = [
+            (row, signal)
+            for row, reading in enumerate(flat)
+            if reading.quality
+            for signal, quality in reading.quality.items()
+            if quality == "bad" and signal in self._seen
+        ]
+        for row, signal in bad:
+            matrix[row, self._layout.index(signal)] = np.nan
         records = np.arange(len(values), dtype=np.int32)
         if others:
             records = np.delete(records, others)
-        added = rows.add_many(records, [reading.asset for reading in flat], at_ms, self._layout, matrix)
+        added = rows.add_many(records, [reading.asset for reading in flat], at_ms, self._layout, matrix, bad)
         return left if added.all() else sorted([*left, *records[~added].tolist()])
 
     def _parse_frames(self, values: Sequence[bytes], places: Sequence[int], rows: Rows) -> list[int]:

@@ -1,11 +1,11 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, cast
 
 import msgspec
 import numpy as np
 import pytest
+from through import flat, records_of, run
 
 from models.artifact import assemble
 from models.base import Float32, Scored
@@ -16,47 +16,9 @@ from models.registry import create
 from models.scaling import RobustScaler
 from stream.backtest import backtest
 from stream.pipeline import Pipeline
-from stream.records import Alert, Output, Record
+from stream.records import Alert, Record
 from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
-from stream.sources.json import encode
-
-Rows = dict[tuple[str, str, int], tuple[float, bool]]
-
-
-def records_of(recordings: Sequence[Recording]) -> list[Record]:
-    """All readings in the order of time, as JSON records of one partition."""
-    rows = sorted(
-        (int(at_ms), index, row)
-        for index, recording in enumerate(recordings)
-        for row, at_ms in enumerate(recording.at_ms)
-    )
-    return [
-        Record(
-            "readings",
-            0,
-            offset,
-            encode(
-                recordings[index].asset,
-                at_ms,
-                dict(zip(recordings[index].signals, recordings[index].values[row].tolist(), strict=True)),
-            ),
-            timestamp=at_ms,
-        )
-        for offset, (at_ms, index, row) in enumerate(rows)
-    ]
-
-
-def flat(outputs: Sequence[Output]) -> tuple[Rows, list[Alert]]:
-    rows: Rows = {}
-    for output in outputs:
-        for scores in output.scores:
-            for row in range(len(scores)):
-                key = (scores.detector, scores.names[scores.asset[row]], int(scores.at_ms[row]))
-                assert key not in rows, "a reading was scored twice"
-                rows[key] = (float(scores.score[row]), bool(scores.anomalous[row]))
-    alerts = sorted((alert for output in outputs for alert in output.alerts), key=lambda a: (a.id, a.sequence))
-    return rows, alerts
 
 
 @pytest.fixture
@@ -66,12 +28,6 @@ def recordings(make_recording: Callable[..., Recording]) -> list[Recording]:
         make_recording("pump-2", rows=280, seed=2),
         make_recording("fan-1", rows=50, seed=3),
     ]
-
-
-def run(plan: Plan, records: Sequence[Record], batches: Sequence[int]) -> list[Output]:
-    pipeline = Pipeline(plan, Shelf(plan))
-    bounds = [0, *batches, len(records)]
-    return [pipeline.process(0, records[a:b]) for a, b in pairwise(bounds)]
 
 
 def test_the_open_alerts_are_those_published_and_not_resolved(plan: Plan, recordings: list[Recording]) -> None:
