@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from models.base import FitReport, Float32, Progress
 from models.network import COMPARED, Forward, Network, Shapes
+from models.objective import Objective
 from models.surprise import SurpriseDetector
 from models.windows import WindowSet
 
@@ -25,16 +26,27 @@ class DeepDetector(SurpriseDetector):
     build: Callable[[int, Any], Any]
     shapes: Callable[[int, Any], Shapes]
     forward: Forward
-    #: Rows of the window that the network does not read: a forecaster's newest.
-    unread: ClassVar[int] = 0
+    #: Numbers that the network reads and gives for each value of a window.
+    reads: ClassVar[int] = 1
+    gives: ClassVar[int] = 1
 
     def __init__(self, signals: int, config: Any) -> None:
         super().__init__(signals, config)
-        self._network = Network(type(self).forward, type(self).shapes(signals, config), config)
+        cls = type(self)
+        self._network = Network(cls.forward, cls.shapes(signals, config), config, outputs=cls.gives * signals)
+
+    @property
+    def unread(self) -> int:
+        """Rows of the window that the network does not read: a forecaster's newest."""
+        return 0
+
+    def _objective(self) -> Objective:
+        """What the network is trained for."""
+        return Objective(noise=self.config.noise)
 
     @abc.abstractmethod
     def _prepare(self, windows: Float32) -> tuple[Float32, Float32, Float32]:
-        """(batch, window, signal), NaN where missing -> what the network reads, what it should give, what counts."""
+        """(batch, window, signal), NaN where missing -> what the network reads, its target, and what of that counts."""
 
     def _learn(self, windows: WindowSet, later: WindowSet, seed: int, progress: Progress) -> FitReport:
         from models import training  # noqa: PLC0415  # it imports TensorFlow, which only training needs
@@ -48,8 +60,9 @@ class DeepDetector(SurpriseDetector):
             windows,
             later,
             self._prepare,
-            schedule=training.Schedule(epochs=self.config.epochs, noise=self.config.noise),
+            schedule=training.Schedule(epochs=self.config.epochs),
             seed=seed,
+            objective=self._objective(),
             progress=progress,
         )
         x = self._prepare(later.take(slice(-COMPARED, None)))[0]
@@ -60,4 +73,4 @@ class DeepDetector(SurpriseDetector):
         return self._network.weights()
 
     def _restore(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._network.load_weights(weights, self.window - self.unread, self.signals)
+        self._network.load_weights(weights, self.window - self.unread, type(self).reads * self.signals)

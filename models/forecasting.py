@@ -6,6 +6,7 @@ of all its rows; the last of them are what ``models.innovation`` makes a score o
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from models.deep import DeepDetector
 from models.network import Shapes
 from models.ranges import within
 from models.recurrence import recurrence_of
-from models.stepping import Stepper
+from models.stepping import Body, Stepper
 from models.windows import fill_forward
 
 _ARRAYS = 3  # that a recurrent layer of Keras learns: kernel, recurrent kernel, bias
@@ -33,13 +34,18 @@ class Forecaster(DeepDetector):
     window is only how many rows an asset must have shown before it is judged.
     """
 
-    unread = 1
-    #: The Keras layer whose step ``models.stepping`` takes.
-    layer: ClassVar[str]
+    @property
+    def unread(self) -> int:
+        """The newest row is foretold, not read."""
+        return 1
+
+    @abc.abstractmethod
+    def _body(self) -> Body:
+        """The trained network as ``models.stepping`` walks it."""
 
     @functools.cached_property
     def _stepper(self) -> Stepper:
-        return Stepper(recurrence_of(self.layer, self._learnt()), self._trained())
+        return Stepper(self._body(), self._trained())
 
     @property
     def stepper(self) -> Stepper | None:
@@ -69,17 +75,32 @@ class Forecaster(DeepDetector):
         self.__dict__.pop("_stepper", None)
 
     def _prepare(self, windows: Float32) -> tuple[Float32, Float32, Float32]:
-        target = windows[:, 1:]
-        known = ~np.isnan(target)
-        # the first rows have hardly a past to foretell from: they would teach the network the mean
-        known[:, : self.window // 8] = False
-        return fill_forward(windows[:, :-1]), np.where(known, target, np.float32(0)), known.astype(np.float32)
+        return targets(windows, self.unread)
 
     def _innovations(self, windows: Float32) -> tuple[Float32, Float32]:
         """(batch, window, signal) -> errors of the later half of the rows, and what the newest row should have been."""
         foretold = self._network.predict(fill_forward(windows[:, :-1]))
         half = self.window // 2
         return windows[:, -half:] - foretold[:, -half:], foretold[:, -1]
+
+
+def targets(windows: Float32, ahead: int) -> tuple[Float32, Float32, Float32]:
+    """(batch, window, signal) -> what a forecaster of the row ``ahead`` rows later reads, its target, what counts."""
+    target = windows[:, ahead:]
+    known = ~np.isnan(target)
+    # the first rows have hardly a past to foretell from: they would teach the network the mean
+    known[:, : windows.shape[1] // 8] = False
+    return fill_forward(windows[:, :-ahead]), np.where(known, target, np.float32(0)), known.astype(np.float32)
+
+
+class RecurrentForecaster(Forecaster):
+    """A forecaster around the network that ``recurrent`` builds."""
+
+    #: The Keras layer whose step ``models.stepping`` takes.
+    layer: ClassVar[str]
+
+    def _body(self) -> Body:
+        return recurrence_of(self.layer, self._learnt())
 
 
 def recurrent(cell: Any, signals: int, config: Any) -> Any:

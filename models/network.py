@@ -41,8 +41,9 @@ _TOLERANCE = 1e-4  # scaled units, or of the largest value if that is above 1: f
 class Network:
     """One model's weights with what computes with them. Thread-safe once it is trained or loaded."""
 
-    def __init__(self, forward: Forward, shapes: Shapes, config: Any) -> None:
-        self._forward, self._config = forward, config
+    def __init__(self, forward: Forward, shapes: Shapes, config: Any, outputs: int | None = None) -> None:
+        """``outputs``: numbers that it gives for each row; as many as it reads unless told otherwise."""
+        self._forward, self._config, self._outputs = forward, config, outputs
         self._shapes = {f"network.{place:02d}.{name}": shape for place, (name, shape) in enumerate(shapes)}
         self._weights: list[Float32] | None = None
         self._probe: tuple[Float32, Float32] | None = None  # a window, and Keras's answer: (time, signal) each
@@ -51,7 +52,7 @@ class Network:
         """(batch, time, signal) float32 without NaN -> the network's output, the same bits in any company."""
         if self._weights is None:
             raise RuntimeError("the detector is neither trained nor loaded")
-        out = np.empty(x.shape, np.float32)
+        out = np.empty((*x.shape[:2], self._outputs or x.shape[2]), np.float32)
         for start in range(0, len(x), BLOCK):
             part = x[start : start + BLOCK]
             held = slice(EDGE, EDGE + len(part))
@@ -77,6 +78,12 @@ class Network:
         self._probe = np.array(x[-1]), np.array(wanted[-1])
         return difference
 
+    def arrays(self) -> list[Float32]:
+        """What it has learnt, in the order of its page's ``shapes``."""
+        if self._weights is None:
+            raise RuntimeError("the detector is neither trained nor loaded")
+        return self._weights
+
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """Named arrays, as the artifact stores them."""
         if self._weights is None or self._probe is None:
@@ -84,14 +91,15 @@ class Network:
         learnt = dict(zip(self._shapes, self._weights, strict=True))
         return learnt | {"parity.input": self._probe[0], "parity.output": self._probe[1]}
 
-    def load_weights(self, weights: Mapping[str, npt.NDArray[Any]], rows: int, signals: int) -> None:
-        """Take what ``weights`` gave, for a network that reads (``rows``, ``signals``).
+    def load_weights(self, weights: Mapping[str, npt.NDArray[Any]], rows: int, inputs: int) -> None:
+        """Take what ``weights`` gave, for a network that reads (``rows``, ``inputs``).
 
         Raises ``InvalidArtifact`` on a missing, misshapen or non-finite array, and if the network does not give for
         ``parity.input`` what Keras gave after training, ``parity.output``.
         """
         taken = [checked(weights, name, shape) for name, shape in self._shapes.items()]
-        given, wanted = (checked(weights, name, (rows, signals)) for name in ("parity.input", "parity.output"))
+        given = checked(weights, "parity.input", (rows, inputs))
+        wanted = checked(weights, "parity.output", (rows, self._outputs or inputs))
         self._weights = taken
         difference, allowed = _compare(self.predict(given[None]), wanted[None])
         if not difference <= allowed:

@@ -132,6 +132,20 @@ def conv(x: Float32, kernel: Float32, bias: Float32, stride: int = 1) -> Float32
     return out
 
 
+def conv_causal(x: Float32, kernel: Float32, bias: Float32, dilation: int = 1) -> Float32:
+    """Keras's Conv1D, padding "causal": (time, in, batch), kernel (tap, in, out) -> (time, out, batch).
+
+    Each row sees itself and those 1, 2, ... times ``dilation`` before it; rows before the first count as 0.
+    """
+    out = _product(kernel[-1], x)
+    for back in range(1, len(kernel)):
+        shift = back * dilation
+        if shift < len(x):
+            out[shift:] += _product(kernel[-1 - back], x[:-shift])
+    out += bias[:, None]
+    return out
+
+
 def conv_transposed(x: Float32, kernel: Float32, bias: Float32) -> Float32:
     """Keras's Conv1DTranspose of stride 2, padding "same": (time, in, batch) -> (2 time, out, batch).
 
@@ -157,6 +171,16 @@ def conv_transposed(x: Float32, kernel: Float32, bias: Float32) -> Float32:
 def dense_shapes(inputs: int, outputs: int) -> Shapes:
     """What ``dense`` learns."""
     return ("kernel", (inputs, outputs)), ("bias", (outputs,))
+
+
+def conv_shapes(taps: int, inputs: int, outputs: int) -> Shapes:
+    """What ``conv`` and ``conv_causal`` learn."""
+    return ("kernel", (taps, inputs, outputs)), ("bias", (outputs,))
+
+
+def conv_transposed_shapes(taps: int, inputs: int, outputs: int) -> Shapes:
+    """What ``conv_transposed`` learns."""
+    return ("kernel", (taps, outputs, inputs)), ("bias", (outputs,))
 
 
 def lstm_shapes(inputs: int, units: int) -> Shapes:

@@ -25,16 +25,17 @@ import tensorflow as tf
 
 from models.base import FitReport, Float32, Progress, no_progress
 from models.network import Shapes
+from models.objective import Objective
 from models.windows import WindowSet
 
 #: Turns windows (batch, time, signal), with NaN, into (input without NaN, target, weight of each target value).
 Prepare = Callable[[Float32], tuple[Float32, Float32, Float32]]
-#: Builds the untrained network of (signals, config); its input and output are (batch, time, signal).
+#: Builds the untrained network of (signals, config); its first input and output are (batch, time, number).
 Build = Callable[[int, Any], Any]
 
 _TRAIN_BATCH = 64
-_HUBER = 2.0  # errors beyond two standard deviations count linearly: training data are never quite clean
 _CLIP_NORM = 1.0
+_PLAIN = Objective()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class Schedule:
     weight_decay: float = 1e-3
     steps_least: int = 24  # an epoch on little data passes over it several times, so that epochs are comparable
     steps_most: int = 64
-    noise: float = 0.0  # standard deviation of what is added to the inputs, scaled; not to the targets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +72,7 @@ def learn(
     *,
     schedule: Schedule,
     seed: int,
+    objective: Objective = _PLAIN,
     progress: Progress = no_progress,
 ) -> Learnt:
     """Train with Adam, stop when the validation loss no longer falls, keep the best weights.
@@ -79,7 +80,7 @@ def learn(
     Same windows, schedule and seed: same weights to the bit on a CPU. Raises ``TypeError`` if what ``build`` gives has
     other weights than ``shapes`` says.
     """
-    program = _program(build, signals, config)
+    program = _program(build, signals, config, objective)
     if program.shapes != shapes:
         raise TypeError(f"the Keras network has the weights {program.shapes}, the page says {shapes}")
     rng = np.random.default_rng(seed)
@@ -92,13 +93,21 @@ def learn(
         total = 0.0
         for chosen in _shuffled(len(windows), steps, rng):
             x, target, weight = prepare(windows.take(chosen))
-            if schedule.noise:
-                x = x + rng.normal(0.0, schedule.noise, x.shape).astype(np.float32)
+            x, weight = objective.spoil(x, weight, rng)
+            drawn = rng.normal(size=(len(x), objective.drawn)).astype(np.float32) if objective.drawn else None
             step += 1
             # the last third of the way in ever smaller steps: the end point is then less a matter of luck
             rate = schedule.learning_rate * min(1.0, 3.0 * (1.0 - (epoch - 1) / schedule.epochs))
             loss, weights, slots = program.step(
-                weights, slots, x, target, weight, np.float32(step), np.float32(rate), schedule.weight_decay
+                weights,
+                slots,
+                (x, drawn),
+                target,
+                weight,
+                np.float32(step),
+                np.float32(rate),
+                schedule.weight_decay,
+                np.float32((epoch - 1) / schedule.epochs),
             )
             total += float(loss)
         curves["loss"].append(total / steps)
@@ -110,23 +119,31 @@ def learn(
         elif epoch - best_epoch >= schedule.patience:
             break
     report = FitReport({"validation_loss": best_loss, "epochs": float(best_epoch)}, curves)
-    return Learnt([w.numpy() for w in best], report, lambda x: _predict(program, best, x))
+
+    def predict(x: Float32) -> Float32:
+        return objective.answer(lambda x, drawn: _predict(program, best, x, drawn), x)
+
+    return Learnt([w.numpy() for w in best], report, predict)
 
 
-def _predict(program: _Program, weights: list[Any], x: Float32) -> Float32:
-    parts = [
-        program.call(weights, _padded(x[start : start + _TRAIN_BATCH], _TRAIN_BATCH)).numpy()
-        for start in range(0, len(x), _TRAIN_BATCH)
-    ]
-    return np.asarray(np.concatenate(parts)[: len(x)], np.float32)
+def _predict(program: _Program, weights: list[Any], x: Float32, drawn: Float32 | None) -> list[Float32]:
+    parts = []
+    for start in range(0, len(x), _TRAIN_BATCH):
+        chosen = slice(start, start + _TRAIN_BATCH)
+        beside = program.beside if drawn is None else _padded(drawn[chosen], _TRAIN_BATCH)
+        given = program.call(weights, (_padded(x[chosen], _TRAIN_BATCH), beside))
+        parts.append([output.numpy() for output in given])
+    return [np.asarray(np.concatenate(each)[: len(x)], np.float32) for each in zip(*parts, strict=True)]
 
 
 def _loss(program: _Program, weights: list[Any], windows: WindowSet, prepare: Prepare) -> float:
     """Mean loss over the windows, each value weighted as in training."""
     total = count = 0.0
     for start in range(0, len(windows), _TRAIN_BATCH):
-        parts = prepare(windows.take(slice(start, start + _TRAIN_BATCH)))
-        summed, weighed = program.loss(weights, *(_padded(part, _TRAIN_BATCH) for part in parts))
+        x, target, weight = prepare(windows.take(slice(start, start + _TRAIN_BATCH)))
+        x, weight = program.objective.examine(x, weight)
+        x, target, weight = (_padded(part, _TRAIN_BATCH) for part in (x, target, weight))
+        summed, weighed = program.loss(weights, (x, program.beside), target, weight)
         total, count = total + float(summed), count + float(weighed)
     return total / max(count, 1.0)
 
@@ -138,8 +155,11 @@ class _Program:
     instead of dozens of small operations a time step (twice as fast here at a batch of 32).
     """
 
-    def __init__(self, build: Build, signals: int, config: Any) -> None:
+    def __init__(self, build: Build, signals: int, config: Any, objective: Objective) -> None:
         _cap_threads()
+        self.objective = objective
+        #: What stands beside windows of which nothing is drawn.
+        self.beside = np.zeros((_TRAIN_BATCH, objective.drawn), np.float32) if objective.drawn else None
         model = build(signals, config)
         # recurrent layers carry the (unused) random state of their dropout; anything else would be learnt and then lost
         unused = [tf.constant(variable.numpy()) for variable in model.non_trainable_variables]
@@ -150,34 +170,49 @@ class _Program:
         self.shapes: Shapes = tuple((variable.name, tuple(variable.shape)) for variable in self.template)
         decays = [float("bias" not in variable.name) for variable in self.template]  # a bias may be far from 0
 
-        def apply(weights: list[Any], x: Any) -> Any:
-            return model.stateless_call(weights, unused, x)[0]
+        def apply(weights: list[Any], given: tuple[Any, Any]) -> list[Any]:
+            x, drawn = given
+            outputs = model.stateless_call(weights, unused, x if drawn is None else [x, drawn])[0]
+            return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
-        def losses(weights: list[Any], x: Any, target: Any, weight: Any) -> tuple[Any, Any]:
-            error = tf.abs(apply(weights, x) - target)
-            near = tf.minimum(error, _HUBER)
-            return tf.reduce_sum(weight * (near * error - 0.5 * near * near)), tf.reduce_sum(weight)
+        def loss(weights: list[Any], given: tuple[Any, Any], target: Any, weight: Any) -> tuple[Any, Any]:
+            wrong = objective.worth(apply(weights, given), target, weight)
+            return tf.reduce_sum(weight * wrong), tf.reduce_sum(weight)
+
+        layers = [variable.path.split("/")[0] for variable in self.template]
 
         def step(
-            weights: list[Any], slots: Any, x: Any, target: Any, weight: Any, count: Any, rate: Any, decay: Any
+            weights: list[Any],
+            slots: Any,
+            given: tuple[Any, Any],
+            target: Any,
+            weight: Any,
+            count: Any,
+            rate: Any,
+            decay: Any,
+            progress: Any,
         ) -> Any:
-            """One step of AdamW (Loshchilov and Hutter, 2019) with the gradient's norm clipped."""
-            with tf.GradientTape() as tape:
+            """One step of AdamW (Loshchilov and Hutter, 2019) with the norm of each loss's gradient clipped."""
+            with tf.GradientTape(persistent=True) as tape:
                 tape.watch(weights)
-                summed, weighed = losses(weights, x, target, weight)
-                loss = summed / tf.maximum(weighed, 1.0)
-            gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, weights), _CLIP_NORM)
+                losses = objective.losses(apply(weights, given), target, weight, progress)
+            gradients = [tf.zeros_like(w) for w in weights]
+            for value, moved in losses:
+                places = [place for place, layer in enumerate(layers) if layer.startswith(moved)]
+                own = tape.gradient(value, [weights[place] for place in places], unconnected_gradients="zero")
+                for place, gradient in zip(places, tf.clip_by_global_norm(own, _CLIP_NORM)[0], strict=True):
+                    gradients[place] = gradients[place] + gradient
             first = [0.9 * m + 0.1 * g for m, g in zip(slots[0], gradients, strict=True)]
             second = [0.999 * v + 0.001 * g * g for v, g in zip(slots[1], gradients, strict=True)]
             rate_now = rate * tf.sqrt(1.0 - 0.999**count) / (1.0 - 0.9**count)
-            moved = [
+            after = [
                 w - rate_now * m / (tf.sqrt(v) + 1e-7) - rate * decay * d * w
                 for w, m, v, d in zip(weights, first, second, decays, strict=True)
             ]
-            return loss, moved, (first, second)
+            return sum(value for value, _ in losses), after, (first, second)
 
         self.call = tf.function(apply, jit_compile=True)
-        self.loss = tf.function(losses, jit_compile=True)
+        self.loss = tf.function(loss, jit_compile=True)
         self.step = tf.function(step, jit_compile=True)
 
     def initial(self, rng: np.random.Generator) -> list[Any]:
@@ -203,11 +238,11 @@ _programs: dict[tuple[Any, ...], _Program] = {}
 _building = threading.Lock()  # two threads that load the first two models must not build at the same time
 
 
-def _program(build: Build, signals: int, config: Any) -> _Program:
+def _program(build: Build, signals: int, config: Any, objective: Objective = _PLAIN) -> _Program:
     with _building:
-        key = (build, signals, config)
+        key = (build, signals, config, objective)
         if key not in _programs:
-            _programs[key] = _Program(build, signals, config)
+            _programs[key] = _Program(build, signals, config, objective)
         return _programs[key]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from models import runtime
 from models.base import Float32
-from models.forecasting import Forecaster, check_recurrent, recurrent, recurrent_forward, recurrent_shapes
+from models.forecasting import RecurrentForecaster, check_recurrent, recurrent, recurrent_forward, recurrent_shapes
 from models.network import Shapes
 
 
@@ -65,7 +65,7 @@ def forward(weights: Sequence[Float32], x: Float32, config: Config) -> Float32: 
     return recurrent_forward(runtime.lstm, weights, x)
 
 
-class LstmForecaster(Forecaster):
+class LstmForecaster(RecurrentForecaster):
     """An LSTM over the window beside a linear autoregression of each signal; see ``models.forecasting``."""
 
     name = "lstm_forecaster"

@@ -20,7 +20,8 @@ from models.datasets import Recording
 from models.errors import InvalidArtifact, TrainingError
 from models.train import score_series, train
 
-SHORT = {"epochs": 6}
+#: Small and short: most of a deep detector's time here is Keras compiling, once for each number of signals.
+SHORT = {"epochs": 6, "window": 16}
 
 
 def every_detector(names):
@@ -254,8 +255,8 @@ print(score_series(artifact, rows[:90]).score.tobytes().hex())
 
 @pytest.mark.parametrize("name", every_detector(n for n in registry.names() if registry.needs_tensorflow(n)))
 def test_an_artifact_is_loaded_and_scored_without_tensorflow(name, tmp_path):
-    rows = plant(300, 2)
-    recording = Recording("a", np.arange(300) * 1000, ("x", "y"), rows)
+    rows = plant(300, 3)
+    recording = Recording("a", np.arange(300) * 1000, ("x", "y", "z"), rows)
     artifact = train([recording], detector=name, config=SHORT)
     assert 0 <= artifact.manifest.figures["parity"] < 1e-4
     path = artifact.save(tmp_path / "artifact")
@@ -264,7 +265,7 @@ import sys, pathlib, numpy as np
 from models.artifact import load
 artifact = load(pathlib.Path({str(path)!r}))
 rows = np.frombuffer(bytes.fromhex({rows[: artifact.window].tobytes().hex()!r}), np.float32)
-print(artifact.score(rows.reshape(1, -1, 2)).score.tobytes().hex())
+print(artifact.score(rows.reshape(1, -1, 3)).score.tobytes().hex())
 print(*sorted({{"tensorflow", "keras", "models.training", "models.layers"}} & set(sys.modules)))
 """
     folder = Path(__file__).parents[2]
@@ -318,7 +319,7 @@ def test_constant_and_missing_signals_break_nothing(name):
 @each
 def test_progress_is_told(name):
     told = []
-    made(name, 2).fit([plant(300, 2)], [plant(120, 2)], progress=lambda *step: told.append(step))
+    made(name, 3).fit([plant(300, 3)], [plant(120, 3)], progress=lambda *step: told.append(step))
     assert told
     assert all(0 < done <= total and isinstance(note, str) for done, total, note in told)
 

@@ -57,6 +57,23 @@ def test_convolutions(taps, rows):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize("rows", [3, 20])
+@pytest.mark.parametrize(("taps", "dilation", "filters"), [(1, 1, 4), (3, 1, 1), (2, 8, 4), (3, 4, 4), (5, 2, 3)])
+def test_causal_convolutions(taps, dilation, filters, rows):
+    import models.layers  # noqa: F401  # sets Keras's backend
+
+    # isort: split
+    import keras
+
+    x = of((5, rows, 3), 9, 1.0)
+    layer = keras.layers.Conv1D(filters, taps, padding="causal", dilation_rate=dilation)
+    wanted, weights = given(layer, x)
+    assert tuple(w.shape for w in weights) == tuple(shape for _, shape in runtime.conv_shapes(taps, 3, filters))
+    kernel, bias = weights
+    np.testing.assert_allclose(runtime.conv_causal(transposed(x), kernel, bias, dilation), wanted, atol=1e-5)
+
+
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("lags", [1, 4, 9])
 def test_autoregression(lags):
     from models.layers import Autoregression

@@ -8,12 +8,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from models.convolution import CausalLayer, Convolutions
+from models.detectors import tcn_forecaster
 from models.innovation import LEVEL, RECENT, Yardstick
 from models.recurrence import CELLS, recurrence_of
 from models.stepping import Stepper
 
 SIGNALS, UNITS, LAGS = 5, 12, 3
+BODIES = (*sorted(CELLS), "Conv1D")
 
 
 def weights_of(layer, rng, layers=1):
@@ -39,6 +44,24 @@ def weights_of(layer, rng, layers=1):
     }
 
 
+def convolving(layers):
+    """The config of a convolutional forecaster that looks back over several of its dilations."""
+    return tcn_forecaster.Config(window=301, filters=UNITS, taps=3, layers=2 * layers, lags=LAGS)
+
+
+def convolution_weights_of(rng, layers):
+    shapes = tcn_forecaster.shapes(SIGNALS, convolving(layers))
+    return [rng.normal(0, 0.2, shape).astype(np.float32) for _, shape in shapes]
+
+
+def body_of(layer, rng, layers=1):
+    if layer != "Conv1D":
+        return recurrence_of(layer, weights_of(layer, rng, layers))
+    *convolutions, linear, rest, rest_bias = convolution_weights_of(rng, layers)
+    pairs = zip(convolutions[::2], convolutions[1::2], strict=True)
+    return Convolutions(tuple(CausalLayer(*p, dilation=2**n) for n, p in enumerate(pairs)), rest, rest_bias, linear)
+
+
 def yardstick_of(rng):
     mixing = rng.normal(0, 0.2, (SIGNALS, SIGNALS))
     return Yardstick(
@@ -46,7 +69,7 @@ def yardstick_of(rng):
     )
 
 
-@pytest.fixture(params=sorted(CELLS))
+@pytest.fixture(params=BODIES)
 def layer(request):
     return request.param
 
@@ -59,7 +82,7 @@ def layers(request):
 @pytest.fixture
 def stepper(layer, layers):
     rng = np.random.default_rng(3)
-    return Stepper(recurrence_of(layer, weights_of(layer, rng, layers)), yardstick_of(rng))
+    return Stepper(body_of(layer, rng, layers), yardstick_of(rng))
 
 
 def walk(stepper, rows, slots=(0,), state=None):
@@ -76,12 +99,50 @@ def test_a_step_foretells_what_keras_foretells_from_the_whole_history(layer, lay
 
     rows = np.random.default_rng(0).normal(size=(300, SIGNALS)).astype(np.float32)
 
-    sizes = SimpleNamespace(window=len(rows) + 1, units=UNITS, layers=layers, lags=LAGS)
-    model = recurrent(getattr(keras.layers, layer), SIGNALS, sizes)
-    model.set_weights(list(weights_of(layer, np.random.default_rng(3), layers).values()))
+    rng = np.random.default_rng(3)
+    if layer == "Conv1D":
+        model = tcn_forecaster.build(SIGNALS, convolving(layers))
+        model.set_weights(convolution_weights_of(rng, layers))
+    else:
+        sizes = SimpleNamespace(window=len(rows) + 1, units=UNITS, layers=layers, lags=LAGS)
+        model = recurrent(getattr(keras.layers, layer), SIGNALS, sizes)
+        model.set_weights(list(weights_of(layer, rng, layers).values()))
     foretold = np.asarray(model(rows[None]))[0]
     stepped = np.concatenate([scored.expected for scored in walk(stepper, rows)])
     np.testing.assert_allclose(stepped[1:], foretold[:-1], atol=2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_convolutions_carried_are_those_over_the_whole_history_however_it_is_cut(data):
+    """Of any size, in runs of any length, among assets with more or fewer rows."""
+    draw = data.draw
+    signals, config = draw(st.integers(1, 6)), tcn_forecaster.Config(
+        filters=draw(st.integers(1, 9)), taps=draw(st.integers(2, 4)), layers=draw(st.integers(1, 4)),
+        lags=draw(st.integers(1, 4)),
+    )  # fmt: skip
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    weights = [rng.normal(0, 0.4, shape).astype(np.float32) for _, shape in tcn_forecaster.shapes(signals, config)]
+    *convolutions, linear, rest, rest_bias = weights
+    pairs = zip(convolutions[::2], convolutions[1::2], strict=True)
+    layers = tuple(CausalLayer(*pair, dilation=2**number) for number, pair in enumerate(pairs))
+    yardstick = Yardstick(np.ones(signals, np.float32), np.eye(signals), np.ones((2, 3)))
+    stepper = Stepper(Convolutions(layers, rest, rest_bias, linear), yardstick)
+    lengths = draw(st.lists(st.integers(2, 60), min_size=1, max_size=4))
+    histories = [rng.normal(size=(length, signals)).astype(np.float32) for length in lengths]
+    state, done = stepper.begin(len(lengths)), [0] * len(lengths)
+    said: list[list[np.ndarray]] = [[] for _ in lengths]
+    while some := [asset for asset, length in enumerate(lengths) if done[asset] < length]:
+        counts = [draw(st.integers(1, lengths[asset] - done[asset])) for asset in some]
+        rows = [histories[asset][done[asset] : done[asset] + count] for asset, count in zip(some, counts, strict=True)]
+        expected = stepper.run(state, np.array(some), np.array(counts), np.concatenate(rows)).expected
+        assert expected is not None
+        for asset, part in zip(some, np.split(expected, np.cumsum(counts)[:-1]), strict=True):
+            done[asset] += len(part)
+            said[asset].append(part)
+    for history, parts in zip(histories, said, strict=True):
+        whole = tcn_forecaster.forward(weights, history[:, :, None], config)[:, :, 0]
+        np.testing.assert_allclose(np.concatenate(parts)[1:], whole[:-1], atol=2e-4, rtol=1e-4)
 
 
 def test_a_row_is_the_same_to_the_bit_in_any_company(stepper):
