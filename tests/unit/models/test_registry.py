@@ -7,7 +7,7 @@ from models import registry
 from models.base import Detector
 from models.errors import UnknownDetector
 
-NO_TENSORFLOW = ("ewma", "data_quality", "kmeans", "mset", "pca")
+NO_TENSORFLOW = ("ewma", "data_quality", "innovations", "kmeans", "mset", "pca")
 
 
 def test_names_are_the_files():
