@@ -255,12 +255,12 @@ class Pipeline:
 
     def _admit(self, state: Partition, readings: Readings) -> Int32:
         """The partition's index of each reading's asset; new assets get their lanes."""
-        for name in readings.names:
-            if name not in state.index:
-                self._open_lanes(state, state.admit(name))
+        codes = np.fromiter((state.index.get(name, -1) for name in readings.names), np.int32, len(readings.names))
+        for place in np.flatnonzero(codes < 0).tolist():
+            codes[place] = state.admit(readings.names[place])
+            self._open_lanes(state, int(codes[place]))
         if not len(readings):
             return np.zeros(0, dtype=np.int32)
-        codes = np.array([state.index[name] for name in readings.names], dtype=np.int32)
         state.touched.update(np.unique(codes // state.size).tolist())
         return codes[readings.asset]
 

@@ -116,7 +116,7 @@ def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) ->
     settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
     app = _build_from_environment(settings)
     app.overdue = _end_now
-    _calm_collector()
+    calm_collector()
     worker = app.Worker(loglevel=settings.log_level, quiet=False, redirect_stdouts=False, console_port=0, debug=False)
     try:
         worker.execute_from_commandline()
@@ -125,7 +125,7 @@ def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) ->
     return 0
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Let the garbage collector look less often, and never at what is loaded by now.
 
     A record that Kafka's client parses is an object the collector tracks. By default it looks after 700 of them, and
