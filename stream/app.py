@@ -15,6 +15,7 @@ from faust.tables import TableManager
 from faust.types import TP
 
 from stream.belt import Belt
+from stream.page.board import Board
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
 from stream.settings import KafkaSettings, Plan, WorkerSettings
@@ -87,8 +88,12 @@ def create_app(
     worker: WorkerSettings,
     metrics: Metrics,
     health: Health,
+    board: Board | None = None,
 ) -> App:
-    """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``)."""
+    """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``).
+
+    ``board`` is what the live page shows; without one there is no page.
+    """
     app = App(
         kafka.group,
         broker=[f"kafka://{server}" for server in kafka.servers],
@@ -116,7 +121,7 @@ def create_app(
     app.publisher = publisher
     app.grace_s = worker.grace_s
     app.health = health
-    app.web_server = WebServer(metrics.registry, health, host=worker.web_host, port=worker.web_port)
+    app.web_server = WebServer(metrics.registry, health, board, host=worker.web_host, port=worker.web_port)
     belt = Belt(pipeline.process, publisher.publish, ThreadPoolExecutor(1, thread_name_prefix="pipeline"))
     topic = app.topic(plan.topics.readings, schema=RawSchema(), internal=False)
 
@@ -138,6 +143,8 @@ def create_app(
         still_open = await belt.beside(pipeline.open_alerts)
         metrics.restore_open(still_open)
         publisher.reopen(still_open)
+        if board is not None:
+            board.settle(await belt.beside(pipeline.names), still_open)
         health.connected, health.partitions = True, len(held)
         health.progressed()
         metrics.rebalanced()

@@ -235,6 +235,10 @@ class Pipeline:
         """How many assets are remembered."""
         return sum(len(state.index) for state in self._partitions.values())
 
+    def names(self) -> set[str]:
+        """The assets that are remembered."""
+        return {name for state in self._partitions.values() for name in state.index}
+
     def open_alerts(self) -> list[Alert]:
         """All alerts that are open, as they were last published."""
         on_data = [alert for state in self._partitions.values() for alert in state.open_alerts_on_data()]

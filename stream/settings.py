@@ -231,9 +231,14 @@ class StateSettings(_Strict):
 
 
 class Plan(_Strict):
-    """The plan: ``headrace.toml``."""
+    """The plan: ``headrace.toml``.
+
+    site    name of the plant, a tag of all that is written
+    units   of signals, by their names: what stands beside numbers and axes. Nothing is converted
+    """
 
     site: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
+    units: dict[str, Annotated[str, Field(max_length=16)]] = {}
     topics: TopicSettings = TopicSettings()
     input: InputSettings = InputSettings()
     thinning: ThinningSettings = ThinningSettings()

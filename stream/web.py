@@ -1,10 +1,11 @@
-"""Metrics and health over HTTP, on one narrow address.
+"""Metrics, health and the live page over HTTP, on one narrow address.
 
     GET /metrics        for Prometheus; OpenMetrics where the client asks for it
     GET /health/live    200 while the worker gets on, 503 when it should be restarted
     GET /health/ready   200 while it can work, 503 with the reasons why not
+    GET /               the live page (``stream.page``), if the worker has one
 
-Only GET and HEAD; nothing here changes anything, and nothing names an asset.
+Only GET and HEAD; nothing here changes anything. Only the page names assets.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from stream.page.board import Board
+from stream.page.routes import add_page
 
 _MAX_HEAD_BYTES: Final = 8190
 _SAFE: Final = {
@@ -77,13 +81,36 @@ class Health:
             reasons.append("the worker is stopping")
         return reasons
 
+    def told(self, reasons: list[str] | None = None) -> dict[str, Any]:
+        """All of it for JSON; ``reasons`` why not, by default those of ``unready``."""
+        why = self.unready() if reasons is None else reasons
+        return {
+            "status": "unavailable" if why else "ok",
+            "reasons": why,
+            "partitions": self.partitions,
+            "lag": self.lag,
+            "seconds_since_progress": round(self.clock() - self.progress_at, 1),
+        }
+
 
 class WebServer:
-    """Serves ``registry`` and ``health`` on ``host`` and ``port``; 0 takes any free port, which ``port`` then tells."""
+    """Serves ``registry``, ``health`` and the page of ``board``, if there is one, on ``host`` and ``port``.
 
-    def __init__(self, registry: CollectorRegistry, health: Health, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    Port 0 takes any free one, which ``port`` then tells.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        health: Health,
+        board: Board | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self._registry = registry
         self._health = health
+        self._board = board
         self._host = host
         self.port = port
         self._runner: web.AppRunner | None = None
@@ -99,7 +126,10 @@ class WebServer:
             return
         app = web.Application(client_max_size=1024)
         app.on_response_prepare.append(_without_banner)
-        app.router.add_get("/", self._index)
+        if self._board is None:
+            app.router.add_get("/", self._index)
+        else:
+            add_page(app, self._board, self._health.told)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health/live", self._live)
         app.router.add_get("/health/ready", self._ready)
@@ -142,19 +172,11 @@ class WebServer:
         return self._answer(self._health.unready())
 
     def _answer(self, reasons: list[str]) -> web.Response:
-        health = self._health
-        body = {
-            "status": "unavailable" if reasons else "ok",
-            "reasons": reasons,
-            "partitions": health.partitions,
-            "lag": health.lag,
-            "seconds_since_progress": round(health.clock() - health.progress_at, 1),
-        }
-        return web.Response(
-            body=msgspec.json.encode(body), status=503 if reasons else 200, content_type="application/json"
-        )
+        body = msgspec.json.encode(self._health.told(reasons))
+        return web.Response(body=body, status=503 if reasons else 200, content_type="application/json")
 
 
 async def _without_banner(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.pop("Server", None)
-    response.headers.update(_SAFE)
+    for name, value in _SAFE.items():
+        response.headers.setdefault(name, value)

@@ -24,6 +24,7 @@ from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.kafka import KafkaSink
+from stream.sinks.page import PageSettings, PageSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
 from stream.sinks.thin import Thinner
 from stream.topics import ensure_topics
@@ -64,6 +65,7 @@ def build(
     worker: WorkerSettings,
     influx: InfluxSettings,
     alertmanager: AlertmanagerSettings,
+    page: PageSettings,
 ) -> App:
     """Load the models, make the topics that are missing, put the application together."""
     metrics = Metrics(version=installed_version(), site=plan.site)
@@ -78,6 +80,9 @@ def build(
     if alertmanager.urls:
         sinks.append(AlertmanagerSink(alertmanager))
     sinks.append(PrometheusSink(metrics))
+    board = page.board(site=plan.site, units=plan.units) if page.enabled else None
+    if board is not None:
+        sinks.append(PageSink(board))
     ensure_topics(kafka, plan.topics)
     return create_app(
         plan,
@@ -87,16 +92,7 @@ def build(
         worker=worker,
         metrics=metrics,
         health=health,
-    )
-
-
-def _build_from_environment(settings: WorkerSettings) -> App:
-    return build(
-        load_plan(settings.plan),
-        from_environment(KafkaSettings),
-        settings,
-        from_environment(InfluxSettings),
-        from_environment(AlertmanagerSettings),
+        board=board,
     )
 
 

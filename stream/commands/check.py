@@ -16,9 +16,16 @@ from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environmen
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
+from stream.sinks.page import PageSettings
 from stream.topics import reachable
 
-_SETTINGS: Final[tuple[type[BaseSettings], ...]] = (KafkaSettings, WorkerSettings, InfluxSettings, AlertmanagerSettings)
+_SETTINGS: Final[tuple[type[BaseSettings], ...]] = (
+    KafkaSettings,
+    WorkerSettings,
+    InfluxSettings,
+    AlertmanagerSettings,
+    PageSettings,
+)
 
 
 def run_check(plan_path: Path, *, connect: bool = True) -> int:

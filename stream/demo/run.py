@@ -93,7 +93,7 @@ def _run(
         )
         with console.status("the worker loads its models and joins its group"):
             worker.wait_until_ready()
-        console.print(f"worker ready, metrics at {worker.url}/metrics")
+        console.print(f"worker ready; its live page: [bold]{worker.url}/[/]  (metrics at {worker.url}/metrics)")
 
         console.rule("[bold]3  watch", align="left")
         board, facts = _watch(scenario, plan, kafka, worker, live_s, console)
@@ -225,7 +225,7 @@ def _payloads(kafka: KafkaSettings, topic: str, worker: WorkerProcess) -> Iterat
 
 def _stay(console: Console, bootstrap: str, worker: WorkerProcess, output: Path) -> None:
     console.print(
-        f"\n[bold]still up[/] until Ctrl-C:\n  {worker.url}/metrics\n"
+        f"\n[bold]still up[/] until Ctrl-C:\n  {worker.url}/  the live page\n  {worker.url}/metrics\n"
         f"  HEADRACE_KAFKA_BOOTSTRAP={bootstrap} headrace alerts --plan {output / 'headrace.toml'} --from-start"
     )
     try:

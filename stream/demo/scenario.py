@@ -60,6 +60,8 @@ class Scenario:
     def plan(self) -> str:
         """Give the text of ``headrace.toml``."""
         lines = ["# Written by `headrace demo`.", 'site = "demo"', "", "[topics]", 'scores = "plant.scores.v1"']
+        if self.units:
+            lines += ["", "[units]", *(f"{_toml(name)} = {_toml(unit)}" for name, unit in self.units.items())]
         for name, settings in self.detectors.items():
             lines += ["", f"[detectors.{name}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
         return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ from stream.sinks.base import Sink
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.memory import MemorySink
+from stream.sinks.page import PageSettings, PageSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
 
 
@@ -69,9 +70,15 @@ def kafka() -> Iterator[Sink]:
         yield KafkaSink(settings, topics)
 
 
+@contextmanager
+def page() -> Iterator[Sink]:
+    yield PageSink(PageSettings().board(site="north", units={}))
+
+
 SINKS = [
     memory,
     prometheus,
+    page,
     alertmanager_off,
     alertmanager_away,
     influxdb_off,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import re
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import pytest
 
+from stream.page.board import Board
+from stream.records import Alert, Output, Scores
 from stream.sinks.prometheus import Metrics
 from stream.web import Health, WebServer
 
@@ -99,3 +103,58 @@ async def test_stops_although_a_client_stays() -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     await asyncio.wait_for(server.stop(), 5.0)
     writer.close()
+
+
+@pytest.fixture
+async def page(make_scores: Callable[..., Scores], make_alert: Callable[..., Alert]) -> AsyncIterator[str]:
+    """The address of a worker that has judged two pumps, one of which has an alert."""
+    board = Board(site="north")
+    board.take(Output(scores=(make_scores(),), alerts=(make_alert(),), counts={"readings": 3}))
+    server = WebServer(Metrics().registry, Health(), board)
+    await server.start()
+    yield server.url
+    await server.stop()
+
+
+async def test_the_page_comes_from_the_worker_alone(page: str) -> None:
+    status, headers, text = await get(f"{page}/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert {policy[name] for name in ("script-src", "style-src", "img-src", "connect-src")} == {"'self'"}
+    files = re.findall(r'(?:href|src)="(/[^"#]+)"', text)
+    assert {"/page/page.css", "/page/page.js", "/page/icon.svg"} <= set(files)
+    for file in {*files, "/page/asset.js", "/page/chart.js", "/page/dom.js", "/page/format.js", "/page/overview.js"}:
+        status, headers, text = await get(page + file)
+        assert status == 200, file
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert not re.search(r"https?://(?!www\.w3\.org/)", text), f"{file} names another address"
+    status, headers, _ = await get(f"{page}/page/page.js")
+    assert headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert (await get(f"{page}/page/page.js", **{"If-None-Match": headers["Etag"]}))[0] == 304
+    for path in ("/page/nothing.js", "/page/../board.py", "/page/%2e%2e%2fboard.py", "/page/"):
+        assert (await get(page + path))[0] == 404
+
+
+async def test_the_page_asks_and_is_answered(page: str) -> None:
+    status, headers, text = await get(f"{page}/api/overview")
+    assert (status, headers["Content-Type"], headers["Cache-Control"]) == (200, "application/json", "no-store")
+    said = json.loads(text)
+    assert [alert["asset"] for alert in said["alerts"]] == ["pump-1"]
+    assert {asset["name"]: asset["state"] for asset in said["assets"]} == {"pump-1": "major", "pump-0": "normal"}
+    assert "the broker does not answer" in said["worker"]["reasons"]
+    status, _, text = await get(f"{page}/api/asset?name=pump-1")
+    said = json.loads(text)
+    assert [part["name"] for part in said["detectors"]] == ["pumps"]
+    since = said["detectors"][0]["at_ms"][-1]
+    assert json.loads((await get(f"{page}/api/asset?name=pump-1&since_ms={since}"))[2])["detectors"][0]["at_ms"] == []
+
+
+async def test_odd_questions_are_refused_and_nothing_can_be_changed(page: str) -> None:
+    assert (await get(f"{page}/api/asset?name=nobody"))[0] == 404
+    for since in ("-1", "yesterday", "9" * 40, "%00"):
+        assert (await get(f"{page}/api/asset?name=pump-1&since_ms={since}"))[0] == 400
+    assert (await get(f"{page}/api/asset?name={'x' * 300}"))[0] == 400
+    for path in ("/", "/page/page.js", "/api/overview", "/api/asset?name=pump-1"):
+        for method in ("POST", "PUT", "DELETE"):
+            assert (await get(page + path, method))[0] == 405

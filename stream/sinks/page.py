@@ -1,0 +1,55 @@
+"""The worker's live page: keeps the newest of what is published in memory, for ``stream.page`` to show.
+
+It costs a batch some numpy calls and one look-up for each asset in it, whether or not anyone looks; its memory is
+bounded (``HEADRACE_PAGE_ASSETS``, ``HEADRACE_PAGE_MEMORY_MB``) whatever the size of the plant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stream.page.board import Board
+from stream.records import Output
+
+
+class PageSettings(BaseSettings):
+    """The live page; read from ``HEADRACE_PAGE_*``.
+
+    enabled     whether the worker serves it. Who can reach the port sees names and values of the plant
+    assets      so many are listed; the others are watched all the same, and their alerts are shown
+    memory_mb   megabytes for the rows behind the drawings
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_PAGE_", frozen=True)
+
+    enabled: bool = True
+    assets: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    memory_mb: Annotated[int, Field(ge=1, le=4096)] = 64
+
+    def board(self, *, site: str, units: Mapping[str, str]) -> Board:
+        """The memory of the page of a plant, of this size."""
+        return Board(site=site, units=units, most_assets=self.assets, most_bytes=self.memory_mb << 20)
+
+
+class PageSink:
+    """Feeds ``board`` with what is published."""
+
+    name = "page"
+    essential = False
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    async def start(self) -> None:
+        """Nothing to connect to: browsers come and ask."""
+
+    async def write(self, output: Output) -> None:
+        """Take it in: by reference, nothing is copied for a reading."""
+        self.board.take(output)
+
+    async def stop(self) -> None:
+        """What was taken in stays readable."""

@@ -1,0 +1,68 @@
+"""A worker's pipeline and its live page without a broker: recordings are played into it by a clock of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.datasets import Recording
+from stream.backtest import columns
+from stream.page.board import Board
+from stream.pipeline import Pipeline
+from stream.records import Readings
+from stream.settings import Plan
+from stream.shelf import Shelf
+from stream.sinks.prometheus import Metrics
+from stream.web import Health, WebServer
+
+
+class LivePlant:
+    """Serves the page from ``start`` to ``stop``; ``play`` lets the plant's time go on."""
+
+    def __init__(self, plan: Plan, recordings: Sequence[Recording], *, site: str = "north") -> None:
+        self._pipeline = Pipeline(plan, Shelf(plan))
+        self._recordings = recordings
+        self.now_ms = min(int(held.at_ms[0]) for held in recordings)
+        self.board = Board(
+            site=site, units=plan.units, clock=lambda: self.now_ms / 1000, wall=lambda: self.now_ms / 1000
+        )
+        self.health = Health()
+        self.health.connected, self.health.partitions, self.health.models_loaded = True, 4, True
+        self._server = WebServer(Metrics().registry, self.health, self.board)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    def play(self, seconds: float, step_s: float = 10.0) -> None:
+        """So much of the plant's time, in batches of ``step_s``."""
+        end_ms = self.now_ms + round(seconds * 1000)
+        while self.now_ms < end_ms:
+            until_ms = min(self.now_ms + round(step_s * 1000), end_ms)
+            self.board.take(self._pipeline.run(0, self._readings(self.now_ms, until_ms)))
+            self.now_ms = until_ms
+
+    def _readings(self, from_ms: int, until_ms: int) -> Readings:
+        """What was observed from ``from_ms`` to before ``until_ms``, in the order of time."""
+        asset, at_ms, values = [], [], []
+        for index, held in enumerate(self._recordings):
+            rows = slice(*np.searchsorted(held.at_ms, [from_ms, until_ms]).tolist())
+            at_ms.append(held.at_ms[rows])
+            asset.append(np.full(len(at_ms[-1]), index, dtype=np.int32))
+            values.append(columns(held.signals, held.values[rows], self._pipeline.signals))
+        order = np.argsort(np.concatenate(at_ms), kind="stable")
+        return Readings(
+            names=tuple(held.asset for held in self._recordings),
+            asset=np.concatenate(asset)[order],
+            at_ms=np.concatenate(at_ms)[order],
+            signals=self._pipeline.signals,
+            values=np.concatenate(values)[order],
+            record=np.arange(len(order), dtype=np.int32),
+        )

@@ -1,0 +1,285 @@
+"""The live page in a real Chromium: clicked, typed into, read and photographed, while a plant goes on behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chromium import Page, chromium
+from live_plant import LivePlant
+from PIL import Image
+
+from models.datasets import Recording
+from stream.settings import Plan, load_plan
+
+pytestmark = pytest.mark.browser
+
+MakeRecording = Callable[..., Recording]
+DRAWN = """[...document.querySelectorAll('canvas')].map(canvas => {
+  const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+  const seen = new Set(); for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200)
+    seen.add(data[i] << 16 | data[i + 1] << 8 | data[i + 2]); return seen.size; })"""
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Page]:
+    async with chromium(tmp_path / "profile") as open_tab:
+        tab = await open_tab()
+        await tab.send("Emulation.setTimezoneOverride", timezoneId="UTC")
+        await tab.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        await tab.show_as(1440, 1000)
+        yield tab
+        assert tab.complaints == []
+
+
+@asynccontextmanager
+async def serving(plant: LivePlant, page: Page) -> AsyncIterator[None]:
+    """The plant's page is served; at the end the browser leaves it first, so that it does not ask in vain."""
+    await plant.start()
+    yield
+    await page.send("Page.navigate", url="about:blank")
+    await plant.stop()
+
+
+@pytest.fixture
+async def plant(page: Page, plan: Plan, make_recording: MakeRecording) -> AsyncIterator[LivePlant]:
+    """Three pumps of which one has a fault after five minutes; a minute has passed."""
+    recordings = [make_recording(f"pump-{number}", seed=number) for number in (1, 3)]
+    recordings.insert(1, make_recording("pump-2", seed=2, fault=(300, 330)))
+    made = LivePlant(plan, recordings)
+    made.play(60)
+    async with serving(made, page):
+        yield made
+
+
+async def test_a_fault_is_seen_from_its_beginning_to_its_end(page: Page, plant: LivePlant) -> None:
+    await page.open(f"{plant.url}/")
+    assert "Nothing is open" in await page.text("#no-alerts")
+    assert (await page.text("#counts [data-state=normal]")).split() == ["3", "normal"]
+    assert await page.evaluate("document.title") == "Headrace north"
+
+    plant.play(245)
+    await page.wait_for("document.querySelectorAll('#alerts a').length")
+    assert "pump-2" in await page.text("#alerts")
+    assert "heat" in await page.text("#alerts .why")
+    assert await page.evaluate("document.title") == "(2) Headrace north"  # one of each detector
+    spoken = await page.evaluate("document.querySelector('#announce').textContent")
+    assert spoken.startswith("New ")
+    assert "pump-2, heat" in spoken
+
+    await page.click("#alerts a")
+    assert await page.text("#asset-name") == "pump-2"
+    assert await page.evaluate("document.activeElement.id") == "asset-name"
+    assert "heat was 8" in await page.text("#asset-alerts")
+    assert "Live, " in await page.text("#link")
+    assert await page.wait_for("document.querySelectorAll('#signals figure').length") == 3
+    assert min(await page.evaluate(DRAWN)) > 20
+    label = await page.evaluate("document.querySelector('#signals canvas').getAttribute('aria-label')")
+    assert label.startswith("heat, ")
+    assert "expected" in label
+    assert "outside the expected band in" in label
+    shares = await page.text("#shares")
+    assert shares.splitlines()[0] == "heat"
+
+    before = await page.text("#signals .now")
+    plant.play(20)
+    await page.wait_for(f"document.querySelector('#signals .now').innerText !== {before!r}")
+    plant.play(120)
+    await page.wait_for("document.querySelector('#asset-alerts').childElementCount === 0")
+    assert "open" not in await page.text("#history tbody")
+    assert (await page.text("#asset-state")).strip() == "normal"
+
+    await page.click("#table-details summary")
+    assert (await page.text("#rows thead")).split("\t")[:2] == ["Time", "Score / threshold"]
+    assert await page.evaluate("document.querySelectorAll('#rows tbody tr').length") == 30
+    assert {request.split("/page/")[0].split("/api/")[0].rstrip("/") for request in page.requests} == {plant.url}
+
+
+async def test_all_of_it_can_be_reached_with_the_keyboard(page: Page, plant: LivePlant) -> None:
+    plant.play(245)
+    await page.open(f"{plant.url}/")
+    await page.wait_for("document.querySelectorAll('#alerts a').length")
+    focused = "document.activeElement.innerText.trim().split('\\n')[0] || document.activeElement.id"
+    order = []
+    for _ in range(13):
+        await page.press("Tab")
+        order.append(await page.evaluate(focused))
+    assert order[:3] == ["Skip to open alerts", "Headrace", "Hold"]
+    assert order[-4:] == ["query", "pump-2", "pump-1", "pump-3"]
+    assert order[7:9] == ["pump-2", "pump-2"]  # its two alerts
+    # the focus can be seen
+    assert await page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+    await page.press("Enter")
+    assert await page.text("#asset-name") == "pump-3"
+    await page.wait_for("!!document.querySelector('#signals canvas')")
+    await page.evaluate("document.querySelector('#signals canvas').focus()")
+    for _ in range(3):
+        await page.press("ArrowLeft")
+    moved = await page.text("#signals .aside")
+    assert moved[2] == ":"
+    await page.press("ArrowLeft", modifiers=8)
+    assert await page.text("#signals .aside") < moved  # earlier
+    assert (await page.text("#shares-when")).startswith("then")
+    await page.press("Escape")
+    assert (await page.text("#shares-when")).startswith("now")
+
+
+async def test_assets_are_found_by_name_and_by_state(page: Page, plant: LivePlant) -> None:
+    plant.play(245)
+    await page.open(f"{plant.url}/")
+    listed = "[...document.querySelectorAll('#assets .name')].map(e => e.innerText).join()"
+    await page.wait_for(f"{listed} === 'pump-2,pump-1,pump-3'")
+    await page.click("#counts [data-state=normal]")
+    await page.wait_for(f"{listed} === 'pump-1,pump-3'")
+    assert await page.evaluate("document.querySelector('[aria-pressed=true]').dataset.state") == "normal"
+    await page.click("#counts [data-state=normal]")
+    await page.click("#query")
+    for key in "MP-3":
+        await page.press(key)
+    await page.wait_for(f"{listed} === 'pump-3'")
+    await page.press("x")
+    assert "No asset has that in its name" in await page.wait_for(
+        "!document.querySelector('#more-assets').hidden && document.querySelector('#more-assets').innerText"
+    )
+
+
+async def test_held_it_stands_still_and_a_lost_worker_is_told(page: Page, plant: LivePlant) -> None:
+    await page.open(f"{plant.url}/#/asset/pump-1")
+    before = await page.text("#asset-newest")
+    await page.click("#hold")
+    await page.wait_for("document.querySelector('#link').innerText === 'Held'")
+    asked = len(page.requests)
+    plant.play(30)
+    await asyncio.sleep(2.5)
+    assert len(page.requests) <= asked + 1  # one may have been on its way
+    assert await page.text("#asset-newest") == before
+    await page.click("#hold")
+    await page.wait_for(f"document.querySelector('#asset-newest').innerText !== {before!r}")
+    await plant.stop()
+    assert "No answer from the worker" in await page.wait_for(
+        "document.querySelector('#link').dataset.link === 'lost' && document.querySelector('#link').innerText"
+    )
+    await plant.start()
+    await page.wait_for("document.querySelector('#link').dataset.link === 'live'")
+    page.complaints.clear()  # the browser says itself that the connection was refused
+
+
+async def test_names_from_outside_stay_text(page: Page, plan: Plan, make_recording: MakeRecording) -> None:
+    name = "pump-<img src=x onerror=document.title='gone'>&\"'/ 100%"
+    plant = LivePlant(plan, [make_recording(name, fault=(40, 80))])
+    plant.play(60)
+    async with serving(plant, page):
+        await page.open(f"{plant.url}/")
+        await page.click("#alerts a")
+        assert await page.text("#asset-name") == name
+        await page.wait_for("!!document.querySelector('#signals canvas')")
+        assert await page.evaluate("document.querySelectorAll('img').length") == 0
+        assert name in await page.evaluate("document.title")
+        await page.evaluate("location.hash = '#/asset/%ff'")
+        await page.wait_for("document.querySelector('#detail').hidden")
+        await page.evaluate("location.hash = '#/asset/nobody'")
+        assert "knows nothing of this asset" in await page.wait_for(
+            "!document.querySelector('#no-rows').hidden && document.querySelector('#no-rows').innerText"
+        )
+    page.complaints.clear()  # the browser says itself that this was not found
+
+
+async def test_fits_a_phone_in_light_and_dark_and_keeps_still_where_asked(page: Page, plant: LivePlant) -> None:
+    plant.play(245)
+    await page.show_as(360, 740, scale=2, mobile=True, prefers_color_scheme="dark", prefers_reduced_motion="reduce")
+    await page.open(f"{plant.url}/")
+    too_wide = "document.documentElement.scrollWidth - innerWidth"
+    await page.wait_for("document.querySelectorAll('#alerts a').length")
+    assert await page.evaluate(too_wide) <= 0
+    assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 18, 22)"
+    small = "[...document.querySelectorAll('#alerts a, #assets a, #counts button, #hold')].map(e => e.offsetHeight)"
+    assert min(await page.evaluate(small)) >= 30
+    await page.click("#alerts a")
+    await page.wait_for("document.querySelectorAll('#signals canvas').length === 3")
+    assert await page.evaluate(too_wide) <= 0
+    assert await page.evaluate("getComputedStyle(document.querySelector('#shares i')).transitionProperty") == "none"
+    assert await page.evaluate("document.querySelector('.list').offsetHeight") == 0  # one thing at a time
+    await page.click(".back a")
+    await page.wait_for("document.querySelector('#detail').hidden")
+    assert await page.evaluate("document.activeElement.getAttribute('href')") == "#/asset/pump-2"
+
+
+async def test_a_screen_reader_finds_names_and_regions(page: Page, plant: LivePlant) -> None:
+    plant.play(245)
+    await page.open(f"{plant.url}/#/asset/pump-2")
+    await page.wait_for("document.querySelectorAll('#signals canvas').length === 3")
+    await page.send("Accessibility.enable")
+    nodes = (await page.send("Accessibility.getFullAXTree"))["nodes"]
+    said = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    roles = {role for role, _ in said}
+    assert {"banner", "main", "article", "heading", "button", "link", "log", "table", "radio", "image"} <= roles
+    nameless = [role for role, name in said if role in {"button", "link", "image", "radio", "searchbox"} and not name]
+    assert nameless == []
+    assert ("heading", "pump-2") in said
+    assert any(role == "image" and name.startswith("Score over threshold by ") for role, name in said)
+
+
+@pytest.mark.slow  # trains three detectors of the simulated pumps
+@pytest.mark.tensorflow
+async def test_the_pictures_of_the_readme(page: Page, tmp_path: Path) -> None:
+    """With HEADRACE_PICTURES=docs/images (``make pictures``) they are written there; any run looks at them."""
+    from models.simulate import UNITS, Plant
+    from stream.commands.train import train_plan
+
+    simulated = Plant(7, compressors=0, exchangers=0, pumps=12)
+    deep = 'assets = ["pump-*"]\nfalse_alarms_per_day = 0.25\noff_delay_s = 300.0\nconfig = { epochs = 12 }'
+    (tmp_path / "headrace.toml").write_text(
+        "[units]\n"
+        + "".join(f'{name} = "{unit}"\n' for name, unit in UNITS.items())
+        + f'[detectors.pump-forecast]\nkind = "lstm_forecaster"\nartifact = "forecast"\n{deep}\n'
+        + f'[detectors.pump-rebuild]\nkind = "dense_autoencoder"\nartifact = "rebuild"\n{deep}\n'
+        + '[detectors.pump-quality]\nkind = "data_quality"\nartifact = "quality"\nassets = ["pump-*"]\n'
+    )
+    plan = load_plan(tmp_path / "headrace.toml")
+    await asyncio.to_thread(train_plan, plan, simulated.history(2400), seed=7)
+    live, faults = simulated.live(2400)
+    plant = LivePlant(plan, live)
+    folder = Path(os.environ.get("HEADRACE_PICTURES", tmp_path))
+    async with serving(plant, page):
+        fault = max(faults, key=lambda event: len(event.signals))
+        first_ms = min(event.start_ms for event in faults)
+        plant.play((first_ms - plant.now_ms) / 1000 - 60)
+        await page.show_as(1280, 500)
+        await page.open(f"{plant.url}/")
+        await page.wait_for("document.querySelectorAll('#assets a').length === 12")
+        calm = await photograph(page, folder / "page-calm.png")
+        assert plant.board.alerts.open() == []
+
+        plant.play((fault.start_ms - plant.now_ms) / 1000)
+        while not any(alert.asset == fault.asset for alert in plant.board.alerts.open()):
+            assert plant.now_ms < fault.end_ms, f"{fault.sentence} on {fault.asset} was not found"
+            plant.play(60)
+        plant.play(min(300, (fault.end_ms - plant.now_ms) / 1000))
+        await page.show_as(1280, 1180)
+        await page.evaluate(f"location.hash = '#/asset/{fault.asset}'")
+        await page.wait_for("document.querySelectorAll('#signals canvas').length === 8")
+        await page.wait_for("document.querySelectorAll('#alerts a').length")
+        alarmed = await photograph(page, folder / "page-fault.png")
+    assert (calm.size, alarmed.size) == ((1280, 500), (1280, 1180))
+    severities = {(0xB0, 0x10, 0x3A), (0xB3, 0x43, 0x0B), (0x85, 0x5A, 0x00)}  # as page.css has them
+    assert severities & colours(alarmed)
+    assert not severities & colours(calm)
+
+
+async def photograph(page: Page, path: Path) -> Image.Image:
+    """What is visible; written with a palette, which is a quarter of the bytes."""
+    await asyncio.sleep(1.2)  # a second answer has come and every bar has reached its length
+    picture = Image.open(io.BytesIO(await page.screenshot())).convert("RGB")
+    await asyncio.to_thread(picture.quantize(200, dither=Image.Dither.NONE).save, path, optimize=True)
+    return picture
+
+
+def colours(picture: Image.Image) -> set[Any]:
+    return {colour for _, colour in picture.getcolors(maxcolors=1 << 24) or ()}
