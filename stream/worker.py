@@ -96,6 +96,17 @@ def build(
     )
 
 
+def _build_from_environment(settings: WorkerSettings) -> App:
+    return build(
+        load_plan(settings.plan),
+        from_environment(KafkaSettings),
+        settings,
+        from_environment(InfluxSettings),
+        from_environment(AlertmanagerSettings),
+        from_environment(PageSettings),
+    )
+
+
 def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:
     """(detector, kind, version) for the metrics: one each, however many assets have a model of their own."""
     versions: dict[tuple[str, str], set[str]] = {}
