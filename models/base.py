@@ -63,13 +63,19 @@ class Stepper(Protocol):
         ...
 
     def run(
-        self, state: Any, slots: npt.NDArray[np.integer[Any]], counts: npt.NDArray[np.integer[Any]], rows: Float32
+        self,
+        state: Any,
+        slots: npt.NDArray[np.integer[Any]],
+        counts: npt.NDArray[np.integer[Any]],
+        rows: Float32,
+        at_ms: npt.NDArray[np.int64] | None = None,
     ) -> Scored:
         """Judge some new rows of each of several assets, and update their state.
 
         ``slots``: (asset,) integers, each once; ``counts``: (asset,) how many rows each has, at least 1; ``rows``:
         (row, signal) float32, scaled, NaN where missing, the rows of an asset one after the other, in the order of
-        ``slots``.
+        ``slots``; ``at_ms``: (row,) when each of them was measured, epoch milliseconds, for detectors that know the
+        time of day.
         """
         ...
 

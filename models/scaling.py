@@ -27,11 +27,18 @@ _RELATIVE_ZERO = 1e-9  # a spread below this share of the value itself is roundi
 class RobustScaler:
     """``(x - centre) / scale`` with the median and a robust standard deviation of every signal.
 
-    centre, scale: (signal,) float64, in the signal's own unit; scale is above 0.
+    centre, scale: (signal,) float64, in the signal's own unit; scale is above 0. ``clips``: whether scaled values are
+    clipped at ``CLIP``.
     """
 
     centre: Float64
     scale: Float64
+    clips: bool = True
+
+    @classmethod
+    def none(cls, signals: int) -> RobustScaler:
+        """Values stay as they are: for detectors that judge each signal by its own past."""
+        return cls(np.zeros(signals), np.ones(signals), clips=False)
 
     @classmethod
     def fit(cls, stretches: Sequence[npt.NDArray[np.floating[Any]]]) -> RobustScaler:
@@ -73,7 +80,8 @@ class RobustScaler:
         wide = np.asarray(values, np.float64)
         self._check(wide)
         with np.errstate(invalid="ignore", over="ignore"):
-            scaled = np.clip((wide - self.centre) / self.scale, -CLIP, CLIP)
+            scaled = (wide - self.centre) / self.scale
+        scaled = np.clip(scaled, -CLIP, CLIP) if self.clips else scaled
         scaled[~np.isfinite(wide)] = np.nan
         return scaled.astype(np.float32)
 
@@ -83,15 +91,16 @@ class RobustScaler:
         self._check(wide)
         return wide * self.scale + self.centre
 
-    def to_dict(self) -> dict[str, list[float]]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; Python writes and reads floats without losing a bit."""
-        return {"centre": self.centre.tolist(), "scale": self.scale.tolist()}
+        return {"centre": self.centre.tolist(), "scale": self.scale.tolist(), "clips": self.clips}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RobustScaler:
         """Restore what ``to_dict`` gave. Raises ``InvalidArtifact`` on anything else."""
         try:
             centre, scale = (np.asarray(data[key], np.float64) for key in ("centre", "scale"))
+            clips = bool(data.get("clips", True))
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidArtifact(f"scaler: {type(error).__name__}: {error}") from None
         if (
@@ -101,7 +110,7 @@ class RobustScaler:
             or (scale <= 0).any()
         ):
             raise InvalidArtifact("scaler: centre and scale must be equally many finite numbers, scale above 0")
-        return cls(centre, scale)
+        return cls(centre, scale, clips)
 
     def _check(self, values: Float64) -> None:
         if values.ndim < 1 or values.shape[-1] != self.signals:

@@ -157,7 +157,7 @@ def pieces(slots: _Ints, counts: _Ints) -> Iterator[tuple[_Ints, _Ints, _Ints]]:
 class CarriedState:
     """What is remembered of each asset: ``arrays`` by name, first axis = slot; ``rows`` since the last reset."""
 
-    arrays: dict[str, Float32]
+    arrays: dict[str, npt.NDArray[Any]]
     rows: npt.NDArray[np.int32]
 
     @property
@@ -230,7 +230,14 @@ class Stepper:
         """One new row of each of several assets: ``run`` with runs of one row."""
         return self.run(state, slots, np.ones(len(slots), np.int64), rows)
 
-    def run(self, state: CarriedState, slots: _Ints, counts: _Ints, rows: Float32) -> Scored:
+    def run(
+        self,
+        state: CarriedState,
+        slots: _Ints,
+        counts: _Ints,
+        rows: Float32,
+        at_ms: _Int64 | None = None,  # noqa: ARG002  # the network was trained on rows, not on their times
+    ) -> Scored:
         """Some new rows of each of several assets.
 
         slots: (asset,) each once; counts: (asset,) how many rows, at least 1; rows: (row, signal) float32, scaled, NaN

@@ -77,7 +77,9 @@ def train(
         scores = _rehearse(rehearsal, parts, seed, _half(progress, 0))
     calibration = calibrate(scores, period_s=period, cluster_rows=serving.window // 2, natural=natural)
 
-    scaler = RobustScaler.fit([rows for stretches in history for rows in stretches])
+    rows_of_all = [rows for stretches in history for rows in stretches]
+    unscaled = getattr(type(serving), "unscaled", False)
+    scaler = RobustScaler.none(len(names)) if unscaled else RobustScaler.fit(rows_of_all)
     early = [scaler.transform(rows) for rows in parts["early"]]
     late = [scaler.transform(rows) for rows in parts["late"]]
     report = serving.fit(early, late, seed=seed, progress=_half(progress, 1))

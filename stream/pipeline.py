@@ -356,7 +356,8 @@ class Pipeline:
         windowed = self._clock()
         stage_s["window"] += windowed - started
         if stepper is not None:
-            scored = carry(stepper, lane.carried, found, scaled, due)
+            times = cells.at_ms if of is None else cells.at_ms[of]
+            scored = carry(stepper, lane.carried, found, scaled, times, due)
         elif len(due):
             scored = score(lane.artifact.detector, windows)
         done = self._clock()
@@ -474,7 +475,7 @@ def rules_of(settings: DetectorSettings, artifact: Artifact) -> Rules:
 
 def longest_gap_ms(settings: DetectorSettings, artifact: Artifact) -> int | None:
     """The longest pause that leaves a window in one piece; None if any does. Default: five periods of the model."""
-    if settings.gaps.policy == "keep":
+    if settings.gaps.policy == "keep" or getattr(artifact.detector, "outlives_gaps", False):
         return None
     seconds = settings.gaps.longer_than_s
     longest_ms = milliseconds(5 * artifact.period_s if seconds is None else seconds)

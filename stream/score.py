@@ -27,8 +27,8 @@ def score(detector: Detector, windows: Windows) -> Scored:
     return _all([detector.score(windows.take(start, start + CHUNK)) for start in range(0, len(windows), CHUNK)])
 
 
-def carry(stepper: Stepper, state: Any, found: Runs, rows: Float32, due: Int64) -> Scored:
-    """Step through a batch's rows (row, signal), scaled.
+def carry(stepper: Stepper, state: Any, found: Runs, rows: Float32, at_ms: Int64, due: Int64) -> Scored:
+    """Step through a batch's rows (row, signal), scaled, measured at ``at_ms`` (row,).
 
     Updates ``state``; returns what was said of the rows in ``due`` (row numbers, ascending).
     """
@@ -37,7 +37,7 @@ def carry(stepper: Stepper, state: Any, found: Runs, rows: Float32, due: Int64) 
     fresh = found.starts[anew[found.starts]]
     state.reset(found.slots[fresh])
     if np.count_nonzero(anew) == len(fresh):
-        said = stepper.run(state, found.slots[found.starts], found.ends - found.starts, rows)
+        said = stepper.run(state, found.slots[found.starts], found.ends - found.starts, rows, at_ms)
         return said if len(due) == len(rows) else _all([said], due)
     # Some assets begin anew within the batch: their rows up to there first, then those up to the next beginning, ...
     begins = anew.copy()
@@ -52,7 +52,7 @@ def carry(stepper: Stepper, state: Any, found: Runs, rows: Float32, due: Int64) 
         slots = found.slots[starts[chosen]]
         if number:
             state.reset(slots)
-        parts.append(stepper.run(state, slots, counts[chosen], rows[place]))
+        parts.append(stepper.run(state, slots, counts[chosen], rows[place], at_ms[place]))
         places.append(place)
     back = np.empty(len(rows), dtype=np.int64)
     back[np.concatenate(places)] = np.arange(len(rows))

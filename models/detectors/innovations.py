@@ -128,7 +128,14 @@ class Innovations:
         """A state for ``slots`` assets that have shown nothing yet."""
         return begin(slots, self.signals, self.config.memory)
 
-    def run(self, state: CarriedState, slots: _Ints, counts: _Ints, rows: Float32) -> Scored:
+    def run(
+        self,
+        state: CarriedState,
+        slots: _Ints,
+        counts: _Ints,
+        rows: Float32,
+        at_ms: npt.NDArray[np.int64] | None = None,  # noqa: ARG002  # it foretells rows, whenever they come
+    ) -> Scored:
         """Judge some new rows of each of several assets; see ``models.base.Stepper``."""
         return self._judge(state, slots, counts, rows, newest=False)
 
