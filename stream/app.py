@@ -54,6 +54,9 @@ class App(faust.App):
     grace_s: float
     overdue: Callable[[], None] | None = None
 
+    def _create_directories(self) -> None:
+        """Make none: they are for tables on disk, which we have not, and the root may be read-only."""
+
     async def on_start(self) -> None:
         """Sinks first: the first batch must find them open."""
         await self.publisher.start()
