@@ -9,6 +9,7 @@ import msgspec
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from stream.door import knock
 from stream.errors import BrokerError
 from stream.records import Alert
 from stream.settings import KafkaSettings
@@ -25,6 +26,7 @@ def follow(
     Yields None after each pause of ``wait_s`` without a record, so that a caller can do other things. A tombstone (a
     compacted alert that was deleted) is passed over. Raises ``BrokerError``.
     """
+    knock(kafka)
     consumer = None
     try:
         consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False, consumer_timeout_ms=1000)

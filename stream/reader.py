@@ -8,6 +8,7 @@ from typing import Any, Final
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from stream.door import knock
 from stream.errors import BrokerError, ConfigError
 from stream.settings import KafkaSettings
 
@@ -30,12 +31,11 @@ def read_records(
 
     Raises ``BrokerError``, and ``ConfigError`` for a partition that there is not.
     """
+    knock(kafka)
     try:
         consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False)
     except KafkaError as error:
-        raise BrokerError(
-            f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?"
-        ) from None
+        raise BrokerError(f"Kafka at {kafka.bootstrap}: {error}") from None
     try:
         numbers = consumer.partitions_for_topic(topic)
         if not numbers:

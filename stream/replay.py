@@ -10,6 +10,7 @@ import numpy as np
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from stream.door import knock
 from stream.errors import BrokerError, ConfigError
 from stream.reader import read_records, writable
 from stream.settings import KafkaSettings
@@ -41,14 +42,13 @@ def replay(
 
     Raises ``BrokerError``.
     """
+    knock(kafka)
     try:
         producer = KafkaProducer(
             **kafka.client_options(), acks="all", linger_ms=5, max_request_size=kafka.max_record_bytes
         )
     except KafkaError as error:
-        raise BrokerError(
-            f"{kafka.bootstrap}: {error}; is the broker up, and HEADRACE_KAFKA_BOOTSTRAP right?"
-        ) from None
+        raise BrokerError(f"Kafka at {kafka.bootstrap}: {error}") from None
     sent = 0
     pending: list[tuple[object, int]] = []
     try:
@@ -91,6 +91,7 @@ def copy(
     """
     if source == target:
         raise ConfigError(f"--topic: {target} is the topic that is read; name another")
+    knock(kafka)
     producer = None
     sent = 0
     pending: list[tuple[object, int]] = []

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kafka import KafkaAdminClient, errors
 
+from stream.door import knock
 from stream.errors import BrokerError
 from stream.settings import KafkaSettings, TopicSettings
 
@@ -72,6 +73,7 @@ def reachable(kafka: KafkaSettings, *, timeout_s: float = 5.0) -> int:
 
 
 def _connect(kafka: KafkaSettings, timeout_s: float) -> Any:
+    knock(kafka, timeout_s=timeout_s)
     try:
         return KafkaAdminClient(
             **kafka.client_options(),
@@ -80,10 +82,7 @@ def _connect(kafka: KafkaSettings, timeout_s: float) -> Any:
             request_timeout_ms=int(timeout_s * 1000),
         )
     except (errors.KafkaError, OSError, ValueError) as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {kafka.bootstrap} within {timeout_s:g} s ({_say(error)}): "
-            "is it running, and are HEADRACE_KAFKA_BOOTSTRAP and HEADRACE_KAFKA_SECURITY_PROTOCOL right?"
-        ) from error
+        raise BrokerError(f"Kafka at {kafka.bootstrap}: {_say(error)}") from error
 
 
 def _create(admin: Any, kafka: KafkaSettings, name: str, configs: dict[str, str]) -> bool:

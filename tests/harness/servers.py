@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +135,12 @@ def connects(port: int) -> Callable[[], object]:
     return lambda: socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
 
 
-def apache_kafka(folder: Path) -> tuple[Server, str]:
-    """A single node in KRaft mode with its storage formatted, and its address; not started yet."""
+def apache_kafka(folder: Path, *, more: str = "", users: Sequence[str] = ()) -> tuple[Server, str]:
+    """A single node in KRaft mode with its storage formatted, and its address; not started yet.
+
+    more    properties that are added, or stand in place of those here; ``{port}`` and ``{controller}`` are the ports
+    users   SCRAM credentials as ``StorageTool format --add-scram`` takes them
+    """
     jars = os.environ.get("KAFKA_JARS", "")
     if not jars:
         pytest.skip("Apache Kafka: KAFKA_JARS is not set; make test-kafka fetches the jars and sets it")
@@ -145,10 +149,12 @@ def apache_kafka(folder: Path) -> tuple[Server, str]:
     need("java", package="openjdk-17-jre-headless")
     port = free_port()
     properties = folder / "server.properties"
-    properties.write_text(_KAFKA.format(port=port, controller=free_port(), folder=folder))
+    ports = {"port": port, "controller": free_port()}
+    properties.write_text(_KAFKA.format(**ports, folder=folder) + more.format(**ports))
     classes = ["-cp", f"{Path(jars).resolve()}/*"]
     formatting = ["kafka.tools.StorageTool", "format", "--cluster-id", "headrace-tests-000000A", "--config"]
-    done = subprocess.run(["java", *classes, *formatting, str(properties)], capture_output=True, text=True, check=False)
+    formatting += [str(properties), *(part for user in users for part in ("--add-scram", user))]
+    done = subprocess.run(["java", *classes, *formatting], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # it shares two cores with the tests
     command = ["java", *options, *classes, "kafka.Kafka", str(properties)]

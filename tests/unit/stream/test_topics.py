@@ -46,6 +46,7 @@ class FakeAdmin:
 def cluster(monkeypatch: pytest.MonkeyPatch, existing: dict[str, int] | None = None, *failures: Exception) -> FakeAdmin:
     admin = FakeAdmin(existing or {}, list(failures))
     monkeypatch.setattr(subject, "KafkaAdminClient", admin)
+    monkeypatch.setattr(subject, "knock", lambda kafka, timeout_s: None)
     return admin
 
 
