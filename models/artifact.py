@@ -113,6 +113,12 @@ class Artifact:
         """How its state is carried from reading to reading; None if every score needs a window."""
         return getattr(self.detector, "stepper", None)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The faults that it tells apart; empty if it does not."""
+        names: tuple[str, ...] = getattr(self.detector, "class_names", ())
+        return names
+
     def threshold(self, false_alarms_per_day: float) -> float:
         """The score to alarm at; see ``Calibration.threshold``."""
         return self.calibration.threshold(false_alarms_per_day)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
 
 #: What a verdict is about. Index 0 is a model's own verdict; the others are about the quality of the data.
 KINDS: Final = ("model", "stuck", "missing", "out_of_range", "stale", "bad_quality")
@@ -38,6 +39,9 @@ class Scored:
     expected       (batch, signal) float32, scaled: what the newest row should have been; None if the detector can't say
     spread         (batch, signal) float32, scaled: the standard deviation of ``expected``'s error; None like it
     kind           (batch,) uint8, index into ``KINDS``; None means all of them are the model's own verdict
+    classes        (batch, class) float32, how likely each of the detector's ``class_names`` is; a row sums to 1; None
+    if
+                   the detector does not tell faults apart
     """
 
     score: Float64
@@ -45,6 +49,12 @@ class Scored:
     expected: Float32 | None = None
     spread: Float32 | None = None
     kind: UInt8 | None = None
+    classes: Float32 | None = None
+
+
+#: The class of everything that is in order, and the one of what resembles nothing that was learnt.
+NORMAL: Final = "normal"
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,17 @@ class FitReport:
 
     figures: Mapping[str, float]
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """A stretch of history and what was going on in each of its rows.
+
+    rows (row, signal) float32, scaled, as ``Detector.fit`` takes them; classes (row,) int64, index into the classes.
+    """
+
+    rows: Float32
+    classes: npt.NDArray[np.int64]
 
 
 class Stepper(Protocol):
@@ -129,4 +150,28 @@ class Detector(Protocol):
 
     def load_weights(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
         """Restore what ``weights`` gave. Raises ``InvalidArtifact`` on a missing, misshapen or non-finite array."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Detector, Protocol):
+    """A detector that also tells faults apart, once it was shown some (``models.diagnosis``)."""
+
+    #: Distances beyond which a window is ``UNKNOWN``, and is not ``NORMAL``.
+    limits: tuple[float, float]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the columns of ``Scored.classes`` are; the first is ``NORMAL``, the last ``UNKNOWN``."""
+        ...
+
+    def fit_labelled(
+        self,
+        segments: Sequence[Labelled],
+        validation: Sequence[Labelled],
+        *,
+        seed: int = 0,
+        progress: Progress = no_progress,
+    ) -> FitReport:
+        """``fit`` with the class of every row known; a window is of the class of its newest row."""
         ...

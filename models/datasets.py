@@ -3,7 +3,8 @@
     a table with a header     CSV (``,`` ``;`` or tab) or Parquet: a time column if there is one, signals, maybe labels
     NAB                       such tables; ``labels/combined_windows.json`` in a folder above has the windows
     SKAB, ASD                 such tables; columns ``anomaly``, ``changepoint`` or ``label`` are never signals
-    TEP                       numbers apart by blanks, 52 columns (``d00.dat`` lies on its side), no header
+    labelled faults           such tables with a column ``fault``: what was going on in each row, empty where all was
+    well TEP                       numbers apart by blanks, 52 columns (``d00.dat`` lies on its side), no header
     C-MAPSS                   numbers apart by blanks, 26 columns: unit, cycle, settings, sensors; one recording a unit
     SMAP, MSL                 ``.npy`` arrays (row, signal); ``labeled_anomalies.csv`` in the folder above
 
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.base import Float64
+from models.base import NORMAL, Float64
 from models.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _TIMES: Final = ("ts", "time", "timestamp", "datetime", "date", "at_ms", "at", "
 _ASSETS: Final = ("asset", "asset_id", "machine", "machine_id", "device", "device_id", "unit")
 #: Columns that say what was wrong; the first that is there is what a row's label is.
 _LABELS: Final = ("anomaly", "label", "is_anomaly", "labels", "changepoint")
+#: Columns that name what was wrong, one name a row; empty, 0 and "normal" are in order.
+_FAULTS: Final = ("fault", "fault_type", "fault_class")
 _START_MS: Final = 1_577_836_800_000  # 2020-01-01: rows without a time are a period apart from here
 _TEP_COLUMNS: Final = 52
 _CMAPSS_COLUMNS: Final = 26
@@ -47,7 +50,8 @@ class Recording:
 
     at_ms (row,) int64, epoch milliseconds, ascending; values (row, signal) float64, in the signals' own units, NaN
     where missing; labels (row,) bool, True where something was wrong, or None if nobody said; label_windows: the same
-    as (from, to) in epoch milliseconds, both included.
+    as (from, to) in epoch milliseconds, both included; faults (row,) text, what was going on in each row ("normal" or
+    the name of a fault), or None if nobody said.
     """
 
     asset: str
@@ -56,6 +60,7 @@ class Recording:
     values: Float64
     labels: npt.NDArray[np.bool_] | None = None
     label_windows: tuple[tuple[int, int], ...] = ()
+    faults: npt.NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.at_ms)
@@ -63,6 +68,8 @@ class Recording:
             raise DataError(f"{self.asset}: values {self.values.shape} for {rows} rows, {len(self.signals)} signals")
         if self.labels is not None and len(self.labels) != rows:
             raise DataError(f"{self.asset}: {len(self.labels)} labels for {rows} rows")
+        if self.faults is not None and len(self.faults) != rows:
+            raise DataError(f"{self.asset}: {len(self.faults)} faults for {rows} rows")
 
 
 def read(
@@ -123,12 +130,16 @@ class _Reader:
             order = np.argsort(at_ms, kind="stable")
             at_ms, table = at_ms[order], table[order].drop(time)
         labels = {column.lower(): column for column in table.columns if column.lower() in _LABELS}
-        signals = [column for column in table.columns if column not in labels.values()]
+        told = next((column for column in table.columns if column.lower() in _FAULTS), None)
+        signals = [column for column in table.columns if column not in labels.values() and column != told]
         if not signals:
             raise DataError(f"{file}: no column left for signals beside time and labels")
         values = np.column_stack([_numeric(file, table[column]) for column in signals])
         chosen = next((labels[key] for key in _LABELS if key in labels), None)
         wrong = None if chosen is None else _numeric(file, table[chosen]) > 0
+        faults = None if told is None else _fault_names(table[told])
+        if wrong is None and faults is not None:
+            wrong = faults != NORMAL
         windows = _nab_windows(file)
         if windows is None:
             windows = () if wrong is None else _windows_of(at_ms, wrong)
@@ -136,7 +147,7 @@ class _Reader:
             wrong = np.zeros(len(at_ms), bool)
             for start, end in windows:
                 wrong |= (at_ms >= start) & (at_ms <= end)
-        return Recording(name, at_ms, tuple(signals), values, wrong, windows)
+        return Recording(name, at_ms, tuple(signals), values, wrong, windows, faults)
 
     def _numbers(self, file: Path) -> Iterator[Recording]:
         """A table without a header, apart by blanks: TEP, C-MAPSS or anything of that kind."""
@@ -235,6 +246,17 @@ def _numeric(file: Path, column: pl.Series) -> Float64:
             f"or name it with --time-column or --asset-column if it is one of these"
         )
     return np.asarray(column.cast(_float64()).fill_null(float("nan")).to_numpy(), np.float64)
+
+
+def _fault_names(column: pl.Series) -> npt.NDArray[np.str_]:
+    """(row,) the name of the fault in each row; a number is its number."""
+    plain = {None: NORMAL, "": NORMAL, 0: NORMAL, "0": NORMAL}
+    return np.array(
+        [
+            plain[value] if value in plain else f"fault {value:g}" if isinstance(value, int | float) else str(value)
+            for value in column.to_list()
+        ]
+    )
 
 
 def _times_ms(file: Path, column: pl.Series) -> npt.NDArray[np.int64]:

@@ -41,9 +41,11 @@ _TOLERANCE = 1e-4  # scaled units, or of the largest value if that is above 1: f
 class Network:
     """One model's weights with what computes with them. Thread-safe once it is trained or loaded."""
 
-    def __init__(self, forward: Forward, shapes: Shapes, config: Any, outputs: int | None = None) -> None:
-        """``outputs``: numbers that it gives for each row; as many as it reads unless told otherwise."""
-        self._forward, self._config, self._outputs = forward, config, outputs
+    def __init__(
+        self, forward: Forward, shapes: Shapes, config: Any, outputs: int | None = None, rows: int | None = None
+    ) -> None:
+        """``outputs``: numbers that it gives for each row, ``rows``: how many of these; what it reads unless told."""
+        self._forward, self._config, self._outputs, self._rows = forward, config, outputs, rows
         self._shapes = {f"network.{place:02d}.{name}": shape for place, (name, shape) in enumerate(shapes)}
         self._weights: list[Float32] | None = None
         self._probe: tuple[Float32, Float32] | None = None  # a window, and Keras's answer: (time, signal) each
@@ -52,7 +54,7 @@ class Network:
         """(batch, time, signal) float32 without NaN -> the network's output, the same bits in any company."""
         if self._weights is None:
             raise RuntimeError("the detector is neither trained nor loaded")
-        out = np.empty((*x.shape[:2], self._outputs or x.shape[2]), np.float32)
+        out = np.empty((len(x), self._rows or x.shape[1], self._outputs or x.shape[2]), np.float32)
         for start in range(0, len(x), BLOCK):
             part = x[start : start + BLOCK]
             held = slice(EDGE, EDGE + len(part))
@@ -99,7 +101,7 @@ class Network:
         """
         taken = [checked(weights, name, shape) for name, shape in self._shapes.items()]
         given = checked(weights, "parity.input", (rows, inputs))
-        wanted = checked(weights, "parity.output", (rows, self._outputs or inputs))
+        wanted = checked(weights, "parity.output", (self._rows or rows, self._outputs or inputs))
         self._weights = taken
         difference, allowed = _compare(self.predict(given[None]), wanted[None])
         if not difference <= allowed:

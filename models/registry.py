@@ -52,6 +52,11 @@ def needs_tensorflow(name: str) -> bool:
     return any(module.split(".")[0] in ("keras", "tensorflow") for module in imported)
 
 
+def tells_faults_apart(name: str) -> bool:
+    """Whether a detector learns from labelled faults (``models.base.Classifier``); imports its file."""
+    return hasattr(detector_class(name), "fit_labelled")
+
+
 def create(name: str, *, signals: int, config: Mapping[str, Any] | None = None) -> Detector:
     """An untrained detector for ``signals`` signals.
 

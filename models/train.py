@@ -74,7 +74,7 @@ def train(
     scores: list[Float64] = []
     if natural is None:
         rehearsal = registry.create(detector, signals=len(names), config=config)
-        scores = _rehearse(rehearsal, parts, seed, _half(progress, 0))
+        scores = _rehearse(rehearsal, parts, seed, half_of(progress, 0))
     calibration = calibrate(scores, period_s=period, cluster_rows=serving.window // 2, natural=natural)
 
     rows_of_all = [rows for stretches in history for rows in stretches]
@@ -82,7 +82,7 @@ def train(
     scaler = RobustScaler.none(len(names)) if unscaled else RobustScaler.fit(rows_of_all)
     early = [scaler.transform(rows) for rows in parts["early"]]
     late = [scaler.transform(rows) for rows in parts["late"]]
-    report = serving.fit(early, late, seed=seed, progress=_half(progress, 1))
+    report = serving.fit(early, late, seed=seed, progress=half_of(progress, 1))
     figures = {f"threshold_at_{asked:g}_a_day": calibration.threshold(asked) for asked in _ASKED}
     return assemble(
         serving,
@@ -140,18 +140,30 @@ def score_series(artifact: Artifact, values: npt.NDArray[np.floating[Any]]) -> S
 
 def _stretches(recording: Recording, names: Sequence[str], max_gap_s: float, exclude: Intervals) -> list[Float64]:
     """Cut the recording at gaps, excluded intervals and labelled rows: (row, signal) each."""
-    missing = [name for name in names if name not in recording.signals]
-    if missing:
-        raise TrainingError(f"{recording.asset}: no signal {', '.join(missing)}; it has {', '.join(recording.signals)}")
-    values = recording.values[:, [recording.signals.index(name) for name in names]]
+    values = columns_of(recording, names)
     wanted = np.ones(len(values), bool) if recording.labels is None else ~recording.labels
     for start_ms, end_ms in exclude:
         wanted &= (recording.at_ms < start_ms) | (recording.at_ms > end_ms)
+    return [values[rows] for rows in unbroken(recording.at_ms, wanted, max_gap_s)]
+
+
+def columns_of(recording: Recording, names: Sequence[str]) -> Float64:
+    """(row, signal) of these signals. Raises ``TrainingError`` naming those that it does not have."""
+    missing = [name for name in names if name not in recording.signals]
+    if missing:
+        raise TrainingError(f"{recording.asset}: no signal {', '.join(missing)}; it has {', '.join(recording.signals)}")
+    return recording.values[:, [recording.signals.index(name) for name in names]]
+
+
+def unbroken(
+    at_ms: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_], max_gap_s: float
+) -> list[npt.NDArray[np.int64]]:
+    """Row numbers of each stretch of ``wanted`` rows without a longer gap."""
     kept = np.flatnonzero(wanted)
     if not len(kept):
         return []
-    breaks = (np.diff(recording.at_ms[kept]) > max_gap_s * 1000.0) | (np.diff(kept) > 1)
-    return [values[rows] for rows in np.split(kept, np.flatnonzero(breaks) + 1)]
+    breaks = (np.diff(at_ms[kept]) > max_gap_s * 1000.0) | (np.diff(kept) > 1)
+    return np.split(kept, np.flatnonzero(breaks) + 1)
 
 
 def _split(history: Sequence[list[Float64]], splits: tuple[float, float, float], window: int) -> _Parts:
@@ -194,7 +206,7 @@ def _rows(stretches: Sequence[npt.NDArray[Any]]) -> int:
     return sum(map(len, stretches))
 
 
-def _half(progress: Progress, which: int) -> Progress:
+def half_of(progress: Progress, which: int) -> Progress:
     """The rehearsal and the training proper as one progress."""
     return lambda done, total, note: progress(which * total + done, 2 * total, note)
 
@@ -211,7 +223,7 @@ def _joined(parts: Sequence[Scored], start: int = 0) -> Scored:
         arrays = [getattr(part, name) for part in parts]
         return None if arrays[0] is None else np.concatenate(arrays)[start:]
 
-    return Scored(*(join(name) for name in ("score", "contributions", "expected", "spread", "kind")))
+    return Scored(*(join(name) for name in ("score", "contributions", "expected", "spread", "kind", "classes")))
 
 
 def _nothing(like: Scored, rows: int) -> Scored:
@@ -226,4 +238,5 @@ def _nothing(like: Scored, rows: int) -> Scored:
         blank(like.expected, np.nan),
         blank(like.spread, np.nan),
         blank(like.kind, 0),
+        blank(like.classes, np.nan),
     )

@@ -48,6 +48,7 @@ class Schedule:
     weight_decay: float = 1e-3
     steps_least: int = 24  # an epoch on little data passes over it several times, so that epochs are comparable
     steps_most: int = 64
+    early_stop: bool = True  # else all epochs, and the last weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +115,7 @@ def learn(
         loss_now = _loss(program, weights, validation, prepare)
         curves["validation_loss"].append(loss_now)
         progress(epoch, schedule.epochs, f"epoch {epoch}, validation loss {loss_now:.4g}")
-        if loss_now < best_loss:
+        if loss_now < best_loss or not schedule.early_stop:
             best, best_loss, best_epoch = weights, loss_now, epoch
         elif epoch - best_epoch >= schedule.patience:
             break

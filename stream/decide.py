@@ -16,12 +16,27 @@ import numpy as np
 from msgspec import Meta
 
 from models.base import KINDS
-from stream.records import Alert, Bool, Cause, Float64, Int32, Int64, Severity, State, UInt8
+from stream.records import (
+    Alert,
+    Bool,
+    Cause,
+    Diagnosis,
+    Float32,
+    Float64,
+    HeatMap,
+    Int32,
+    Int64,
+    Severity,
+    State,
+    UInt8,
+)
 from stream.sources.json import timestamp
 
 _SEVERITIES: Final[tuple[Severity, ...]] = ("warning", "major", "critical")
 #: Milliseconds since 1970, up to the year 9999.
 Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+#: A fault less likely than this is not named in a diagnosis.
+_LEAST_PROBABILITY: Final = 0.01
 #: The band around an expected value, in standard deviations of its error.
 BAND_SIGMAS: Final = 3.0
 
@@ -47,12 +62,13 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who raises the alerts: goes into each of them."""
+    """Who raises the alerts: goes into each of them. ``classes``: the faults it can tell apart, the first is normal."""
 
     site: str
     detector: str
     kind: str
     model_version: str
+    classes: tuple[str, ...] = ()
 
 
 class Evidence(Protocol):
@@ -79,6 +95,21 @@ class Evidence(Protocol):
     def verdict(self) -> UInt8: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a classifier or a picture detector says beside the score, row by row.
+
+    classes  (row, class) float32, how likely each of ``Identity.classes`` is; None: it tells no faults apart
+    heat     (row,) where in the picture something is strange; empty: there are no pictures
+    """
+
+    classes: Float32 | None = None
+    heat: Sequence[HeatMap] = ()
+
+
+NO_OPINION: Final = Opinion()
+
+
 @dataclass(slots=True)
 class Episode:
     """An asset's stay above the threshold, from its first row there to its resolution.
@@ -97,6 +128,9 @@ class Episode:
     level: Annotated[int, Meta(ge=0, lt=len(_SEVERITIES))] = 0
     published_ms: Time = 0
     sequence: Annotated[int, Meta(ge=0)] = 0
+    likelihoods: tuple[float, ...] = ()  # summed over the rows above the threshold
+    likelihood_rows: Annotated[int, Meta(ge=0)] = 0
+    heat: HeatMap | None = None
 
 
 @dataclass(slots=True)
@@ -107,7 +141,13 @@ class DecisionState:
 
 
 def decide(
-    state: DecisionState, rules: Rules, identity: Identity, slot: Int32, names: Sequence[str], rows: Evidence
+    state: DecisionState,
+    rules: Rules,
+    identity: Identity,
+    slot: Int32,
+    names: Sequence[str],
+    rows: Evidence,
+    opinion: Opinion = NO_OPINION,
 ) -> tuple[Bool, list[Alert]]:
     """Go through a batch of scores.
 
@@ -128,7 +168,7 @@ def decide(
     concerned = np.flatnonzero(np.isin(slot, slot[interesting]))
     for row in concerned.tolist():
         asset = int(slot[row])
-        anomalous[row] = _step(state, rules, identity, asset, names[asset], rows, row, alerts)
+        anomalous[row] = _step(state, rules, identity, asset, names[asset], rows, row, opinion, alerts)
     return anomalous, alerts
 
 
@@ -140,6 +180,7 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
     name: str,
     rows: Evidence,
     row: int,
+    opinion: Opinion,
     alerts: list[Alert],
 ) -> bool:
     """One row of one asset; whether its alert is open after it."""
@@ -152,11 +193,7 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
         if value < rules.threshold:
             return False
         episode = state.episodes[slot] = Episode(onset_ms=at_ms)
-    if value > episode.peak:
-        episode.peak, episode.peak_ms = value, at_ms
-        episode.causes = _causes(rows, row)
-        episode.verdict = KINDS[int(rows.verdict[row])]
-        episode.confidence = float(np.isfinite(rows.values[row]).mean())
+    _take_in(episode, rules, rows, row, opinion)
 
     if value < rules.lower_bound:
         if episode.opened_ms is None:
@@ -181,6 +218,20 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
         episode.level = max(level, episode.level)
         alerts.append(_alert(episode, "updated", rules, identity, name, value, at_ms))
     return True
+
+
+def _take_in(episode: Episode, rules: Rules, rows: Evidence, row: int, opinion: Opinion) -> None:
+    """What a row adds to what is known of its episode."""
+    value = float(rows.score[row])
+    if value > episode.peak:
+        episode.peak, episode.peak_ms = value, int(rows.at_ms[row])
+        episode.causes = _causes(rows, row)
+        episode.verdict = KINDS[int(rows.verdict[row])]
+        episode.confidence = float(np.isfinite(rows.values[row]).mean())
+        if opinion.heat:
+            episode.heat = opinion.heat[row]
+    if opinion.classes is not None and value >= rules.threshold:
+        _weigh(episode, opinion.classes[row])
 
 
 def _level(episode: Episode, rules: Rules, at_ms: int) -> int:
@@ -229,6 +280,23 @@ def standing(episode: Episode, rules: Rules, identity: Identity, asset: str) -> 
     return _describe(episode, "updated", rules, identity, asset, episode.peak, episode.published_ms)
 
 
+def _weigh(episode: Episode, likelihoods: Float32) -> None:
+    """Add a row's word on which fault it is to what was said since the onset."""
+    if len(episode.likelihoods) != len(likelihoods):  # the first, or a new model with other classes
+        episode.likelihoods, episode.likelihood_rows = (0.0,) * len(likelihoods), 0
+    episode.likelihoods = tuple(a + b for a, b in zip(episode.likelihoods, likelihoods.tolist(), strict=True))
+    episode.likelihood_rows += 1
+
+
+def _diagnosis(episode: Episode, names: tuple[str, ...]) -> tuple[Diagnosis, ...]:
+    """The faults that an episode may be, the likeliest first."""
+    if not episode.likelihood_rows or len(names) != len(episode.likelihoods):
+        return ()
+    means = [min(total / episode.likelihood_rows, 1.0) for total in episode.likelihoods]
+    order = sorted(range(len(names)), key=lambda place: -means[place])
+    return tuple(Diagnosis(names[place], means[place]) for place in order if means[place] >= _LEAST_PROBABILITY)
+
+
 def _alert(
     episode: Episode, state: State, rules: Rules, identity: Identity, asset: str, score: float, at_ms: int
 ) -> Alert:
@@ -262,5 +330,7 @@ def _describe(
         peak_at=timestamp(episode.peak_ms),
         confidence=episode.confidence,
         causes=episode.causes,
+        diagnosis=_diagnosis(episode, identity.classes),
+        heat=episode.heat,
         site=identity.site,
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from models.base import Float32, Scored
 from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
-from stream.decide import Identity, Rules, decide, standing
+from stream.decide import Identity, Opinion, Rules, decide, standing
 from stream.decode import Decoder
 from stream.grid import Cells, Filler, Grid
 from stream.partition import Lane, Partition, Restored
@@ -308,7 +308,7 @@ class Pipeline:
             artifact=artifact,
             columns=np.array([column[signal] for signal in artifact.signals], dtype=np.int64),
             rules=rules_of(settings, artifact),
-            identity=Identity(self._plan.site, detector, settings.kind, artifact.version),
+            identity=Identity(self._plan.site, detector, settings.kind, artifact.version, artifact.class_names),
             longest_ms=longest_ms,
             windows=None if stepper else WindowState(artifact.window, signals),
             carried=stepper.begin() if stepper else None,
@@ -367,7 +367,10 @@ class Pipeline:
         due = due if of is None else of[due]
         evidence = self._evidence(lane, due, scored, cells.slot, cells.at_ms, cells.values)
         judged_slots = cells.slot[due]
-        anomalous, alerts = decide(lane.decisions, lane.rules, lane.identity, judged_slots, lane.names, evidence)
+        opinion = Opinion(scored.classes)
+        anomalous, alerts = decide(
+            lane.decisions, lane.rules, lane.identity, judged_slots, lane.names, evidence, opinion
+        )
         stage_s["decide"] += self._clock() - done
         return replace(evidence, anomalous=anomalous), alerts
 

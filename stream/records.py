@@ -224,12 +224,39 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     high: float | None = None
 
 
+class Diagnosis(msgspec.Struct, frozen=True):
+    """How likely it is that an alert is of this fault; ``unknown`` is the fault that resembles none that was learnt."""
+
+    fault: str
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class HeatMap(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in a picture something is wrong, the picture itself is not kept here.
+
+    at             when the picture was taken, RFC 3339 in UTC
+    width, height  of the picture, pixels
+    box            left, top, right, bottom of what is strange, pixels; right and bottom are the first outside
+    columns, rows  of the map
+    cells          (row, column) unsigned bytes, row by row (base64 in JSON): 255 is the strangest place of the picture
+    """
+
+    at: str
+    width: int
+    height: int
+    box: tuple[int, int, int, int]
+    columns: int
+    rows: int
+    cells: bytes
+
+
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One transition of one alert: version 1 of the record on ``plant.alerts.v1``, key = ``id``.
 
     ``id`` is a hash of (detector, asset, onset), so a replay gives the same one. Times are RFC 3339 in UTC. ``score``
     is that of ``last_seen``, ``peak`` the highest since ``onset``; ``causes`` are sorted by share, which sum to 1.
-    ``sequence`` counts the transitions of this alert from 0.
+    ``sequence`` counts the transitions of this alert from 0. ``diagnosis`` is what a classifier made of the readings
+    over the threshold, on average since ``onset``, the likeliest fault first; ``heat`` is of the strangest picture.
     """
 
     id: str
@@ -251,6 +278,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     peak_at: str
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     causes: tuple[Cause, ...] = ()
+    diagnosis: tuple[Diagnosis, ...] = ()
+    heat: HeatMap | None = None
     site: str = ""
 
 

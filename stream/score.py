@@ -67,6 +67,7 @@ def _all(parts: list[Scored], chosen: Int64 | slice = slice(None)) -> Scored:
         expected=_joined([part.expected for part in parts], chosen),
         spread=_joined([part.spread for part in parts], chosen),
         kind=_joined([part.kind for part in parts], chosen),
+        classes=_joined([part.classes for part in parts], chosen),
     )
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from models import registry
 from models.artifact import Artifact
 from models.datasets import Recording, read
+from models.diagnosis import train_classifier
 from models.errors import TrainingError
 from models.train import train
 from stream.commands.console import bar
@@ -53,6 +55,7 @@ def cut(recording: Recording, *, first: int | None = None, skip: int = 0) -> Rec
         at_ms=recording.at_ms[skip:first],
         values=recording.values[skip:first],
         labels=None if recording.labels is None else recording.labels[skip:first],
+        faults=None if recording.faults is None else recording.faults[skip:first],
     )
 
 
@@ -84,7 +87,7 @@ def train_plan(
                 progress.update(current, completed=step, total=total, note=note)
 
             try:
-                artifact = train(
+                artifact = (train_classifier if registry.tells_faults_apart(settings.kind) else train)(
                     chosen,
                     detector=settings.kind,
                     signals=settings.signals or None,

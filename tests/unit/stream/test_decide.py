@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.decide import DecisionState, Identity, Rules, alert_id, decide
-from stream.records import Alert, Scores
+from stream.decide import DecisionState, Identity, Opinion, Rules, alert_id, decide
+from stream.records import Alert, Diagnosis, HeatMap, Scores, to_json
 
 SIGNALS = ("pressure", "temperature")
 WHO = Identity(site="north", detector="pumps", kind="ewma", model_version="v1")
@@ -147,3 +147,43 @@ def test_what_was_decided_does_not_depend_on_what_follows(scores: list[float], c
     early_flags, early_alerts = Run(rules).feed(scores[:cut])
     assert early_flags == flags[:cut]
     assert early_alerts == alerts[: len(early_alerts)]
+
+
+def diagnosed(scores: list[float], classes: list[list[float]], cut: int = 1000) -> list[Alert]:
+    """One asset's scores with a classifier's opinion of each, in batches."""
+    who = Identity("north", "faults", "fault_classifier", "v1", ("normal", "leak", "unknown"))
+    state, alerts = DecisionState(), []
+    for begin in range(0, len(scores), cut):
+        rows = evidence(scores[begin : begin + cut], begin)
+        said = Opinion(np.array(classes[begin : begin + cut], dtype=np.float32))
+        alerts += decide(state, Rules(1.0, update_every_ms=0), who, rows.asset, ["pump-1"], rows, said)[1]
+    return alerts
+
+
+def test_a_diagnosis_is_the_mean_over_the_rows_above_the_threshold() -> None:
+    scores = [0.1, 2.0, 3.0, 0.95, 0.2]
+    classes = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+    alerts = diagnosed(scores, classes)
+    assert states(alerts) == ["open", "updated", "updated", "resolved"]
+    assert alerts[0].diagnosis == (Diagnosis("normal", 0.5), Diagnosis("leak", 0.5))
+    assert alerts[1].diagnosis == alerts[3].diagnosis == (Diagnosis("leak", 0.75), Diagnosis("normal", 0.25))
+    assert [to_json(alert) for alert in diagnosed(scores, classes, cut=1)] == [to_json(alert) for alert in alerts]
+
+
+def test_without_a_classifier_an_alert_has_no_key_for_its_diagnosis() -> None:
+    _, (alert,) = Run(Rules(threshold=1.0)).feed([1.25])
+    assert alert.diagnosis == ()
+    assert b"diagnosis" not in to_json(alert)
+    assert b"heat" not in to_json(alert)
+
+
+def test_the_heat_map_is_of_the_strangest_row() -> None:
+    rows = evidence([2.0, 5.0, 3.0, 0.1], 0)
+    maps = [
+        HeatMap(at=str(row), width=8, height=4, box=(0, 0, 1, 1), columns=2, rows=1, cells=bytes([row, 255]))
+        for row in range(4)
+    ]
+    rules = Rules(1.0, update_every_ms=0)
+    _, alerts = decide(DecisionState(), rules, WHO, rows.asset, ["pump-1"], rows, Opinion(heat=maps))
+    assert [alert.heat.at for alert in alerts if alert.heat] == ["0", "1", "1", "1"]
+    assert b'"cells":"Af8="' in to_json(alerts[-1])
