@@ -94,6 +94,16 @@ class Calibration:
         base = 1.0 + self.shape * over
         return 0.0 if base <= 0 else self.rate * math.exp(-math.log(base) / self.shape)
 
+    def rarity(self, scores: Float64) -> Float64:
+        """Minus the natural logarithm of ``tail_probability``, of many scores at once: 0 and more, without an end.
+
+        NaN stays NaN.
+        """
+        below = np.interp(scores, self.body, np.linspace(0, 1, len(self.body))) * (1.0 - self.rate)
+        over = np.maximum(scores - self.level, 0.0) / self.scale
+        beyond = over if abs(self.shape) < 1e-9 else np.log1p(np.maximum(self.shape * over, -1.0 + 1e-12)) / self.shape
+        return np.asarray(np.where(scores > self.level, beyond - math.log(self.rate), -np.log1p(-below)), np.float64)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self) | {"body": list(self.body)}

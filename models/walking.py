@@ -207,13 +207,13 @@ def _faded(rows: Float64, rate: float) -> Float64:
     return out
 
 
-def folds(stretches: Sequence[Float32]) -> list[tuple[list[Float32], list[Float32]]]:
-    """Contiguous folds: (what is left to learn from, what was left out), with a purge at the seams.
+def folds(stretches: Sequence[Float32], most: int = _FOLDS) -> list[tuple[list[Float32], list[Float32]]]:
+    """At most ``most`` contiguous folds: (what is left to learn from, what was left out), with a purge at the seams.
 
     Fewer folds where there are few rows: each has to have some left after its warm-up.
     """
     total = sum(map(len, stretches))
-    folds = int(np.clip(total // (2 * PURGE + 20), 2, _FOLDS))
+    folds = int(np.clip(total // (2 * PURGE + 20), 2, most))
     cuts = np.linspace(0, total, folds + 1).astype(int)
     found = []
     for start, stop in itertools.pairwise(cuts):
