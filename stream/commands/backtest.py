@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from stream.backtest import backtest
 from stream.commands.console import advancing
 from stream.commands.train import cut
 from stream.pipeline import Pipeline
-from stream.records import Alert, Output, Scores, to_json
+from stream.records import Scores, to_json
+from stream.report.gather import Gathered
+from stream.report.outcome import labelled
+from stream.report.whatif import WhatIf
 from stream.settings import load_plan
 from stream.shelf import Shelf
 from stream.sources.json import timestamp
@@ -38,38 +41,52 @@ def run_backtest(
     recordings = [
         cut(held, skip=skip) for path in data for held in read(path, time_column=time_column, asset_column=asset_column)
     ]
-    pipeline = Pipeline(plan, Shelf(plan))
+    shelf = Shelf(plan)
+    faults = labelled(recordings)
+    whatif = WhatIf(plan, shelf) if report else None
+    gathered = Gathered(recordings, faults, every_row=scores is not None, drawn=report is not None)
     with advancing("readings", sum(len(held.at_ms) for held in recordings)) as advance:
-        outputs = list(backtest(pipeline, recordings, progress=advance))
-    raised = sorted(
-        (alert for output in outputs for alert in output.alerts), key=lambda a: (a.last_seen, a.id, a.sequence)
-    )
-    Console().print(_summary(outputs, raised))
+        for output in backtest(Pipeline(plan, shelf), recordings, progress=advance):
+            gathered.take(output)
+            if whatif:
+                for held in output.scores:
+                    whatif.take(held)
+    gathered.finish()
+    Console().print(_summary(gathered))
     if scores:
-        write_scores(scores, recordings, outputs)
+        write_scores(scores, recordings, gathered.rows)
         click.echo(f"scores: {scores}")
     if alerts:
         alerts.parent.mkdir(parents=True, exist_ok=True)
-        alerts.write_bytes(b"".join(to_json(alert) + b"\n" for alert in raised))
+        alerts.write_bytes(b"".join(to_json(alert) + b"\n" for alert in gathered.alerts))
         click.echo(f"alerts: {alerts}")
-    if report:
+    if whatif and report:
         from stream.report.page import write_report  # noqa: PLC0415 (matplotlib is an extra)
 
-        write_report(report, recordings, [held for output in outputs for held in output.scores], raised)
+        with Console(stderr=True).status("drawing the report"):
+            write_report(
+                report,
+                recordings,
+                gathered.around,
+                gathered.alerts,
+                faults=faults,
+                trials=whatif.trials(),
+                units=plan.units,
+                title=f"Backtest of {plan.site}" if plan.site else "Backtest",
+            )
         click.echo(f"report: {report}")
 
 
-def write_scores(path: Path, recordings: Sequence[Recording], outputs: Iterable[Output]) -> None:
+def write_scores(path: Path, recordings: Sequence[Recording], scores: Iterable[Scores]) -> None:
     """CSV, one row a reading and detector: time, asset, detector, score, threshold, anomalous (0 or 1).
 
     A reading that was not judged (the window is still filling, a hop, late, a duplicate) has an empty score.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     parts: dict[tuple[str, str], list[Scores]] = defaultdict(list)
-    for output in outputs:
-        for held in output.scores:
-            for name in held.names:
-                parts[name, held.detector].append(held)
+    for held in scores:
+        for name in held.names:
+            parts[name, held.detector].append(held)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write("time,asset,detector,score,threshold,anomalous\n")
         for recording in recordings:
@@ -100,15 +117,10 @@ def _write_asset(
         write(f"{timestamp(at_ms)},{quoted},{detector},{number},{limit},{int(anomalous)}\n")
 
 
-def _summary(outputs: Sequence[Output], raised: Sequence[Alert]) -> Table:
-    readings = sum(output.counts.get("readings", 0) for output in outputs)
-    table = Table("detector", "scored", "alerts", "worst severity of one", title=f"{readings} readings")
-    scored: Counter[str] = Counter()
-    for output in outputs:
-        for held in output.scores:
-            scored[held.detector] += len(held)
-    for detector, count in scored.items():
-        alerts = {alert.id: alert.severity for alert in raised if alert.detector == detector}
+def _summary(gathered: Gathered) -> Table:
+    table = Table("detector", "scored", "alerts", "worst severity of one", title=f"{gathered.readings} readings")
+    for detector, count in gathered.scored.items():
+        alerts = {alert.id: alert.severity for alert in gathered.alerts if alert.detector == detector}
         worst = next((level for level in ("critical", "major", "warning") if level in alerts.values()), "-")
         table.add_row(detector, str(count), str(len(alerts)), worst)
     return table

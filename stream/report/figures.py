@@ -16,10 +16,10 @@ from zlib import crc32
 
 import numpy as np
 
-from models.evaluate import Event, Matching
+from models.evaluate import DAY_MS, Event, Matching
 from stream.errors import StreamError
 from stream.records import Int64
-from stream.report.outcome import SEVERITIES, Course, Incident, Outcome, Recorded
+from stream.report.outcome import SEVERITIES, Course, Incident, Outcome, Recorded, Trial, around, step_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,8 +105,7 @@ class Drawing:
 def draw_event(outcome: Outcome, event: Event, *, width: float = 6.6, title: str = "") -> Drawing:
     """Draw what an asset's signals and scores did around ``event``, a fault or an incident."""
     recording = next(held for held in outcome.recordings if held.asset == event.asset)
-    margin = max(round(0.7 * (event.end_ms - event.start_ms)), 40 * _step_ms(recording))
-    first_ms, last_ms = event.start_ms - margin, event.end_ms + margin
+    ((first_ms, last_ms),) = around([event], step_of(recording))
     courses = {
         detector: course for (asset, detector), course in sorted(outcome.courses.items()) if asset == event.asset
     }
@@ -169,6 +168,64 @@ def draw_overview(outcome: Outcome, matching: Matching, *, width: float = 9.6) -
             first = min(int(held.at_ms[0]) for held in outcome.recordings)
             last = max(int(held.at_ms[-1]) for held in outcome.recordings)
             axis.set_xlim(_time(first), _time(last))
+    return Drawing(figure)
+
+
+def draw_trials(trials: Sequence[Trial], outcome: Outcome, *, width: float = 6.6) -> Drawing:
+    """Draw what a rule raises, and finds, by the budget of false alarms it is given."""
+    budgets = [trial.budget for trial in trials]
+    planned = next(trial.budget for trial in trials if trial.factor == 1.0)
+    assets, watched_ms = outcome.watched_by(trials[0].detector)
+    days = watched_ms / DAY_MS or float("nan")
+    faults = [fault for fault in outcome.faults if fault.asset in assets]
+    matchings = [outcome.matching(trial.incidents) for trial in trials]
+    with _style({}):
+        figure, axes = _panels([1.2] * (2 if faults else 1), width, times=False)
+        raised = [max(len(trial.incidents) / days, 1e-9) for trial in trials]
+        axes[0].plot(budgets, raised, "o-", color=_LIGHT["ink"], ms=3.5, lw=1.2, label="all alerts", zorder=3)
+        if faults:
+            false = [len(matching.false_alarms) / days for matching in matchings]
+            axes[0].plot(budgets, false, "s--", color=_LIGHT["major"], ms=3.5, lw=1.2, label="false alarms", zorder=3)
+            found = [len(matching.found) for matching in matchings]
+            axes[1].plot(budgets, found, "o-", color=_LIGHT["series2"], ms=3.5, lw=1.2, zorder=3)
+            axes[1].set_ylim(-0.3, len(faults) + 0.3)
+            axes[1].locator_params(axis="y", integer=True)
+            axes[1].set_title(f"faults found, of the {len(faults)} on its assets", color=_LIGHT["ink"], pad=3)
+        axes[0].plot(budgets, budgets, color=_LIGHT["context"], lw=1.0, ls=(0, (1, 2)), label="as accepted", zorder=2)
+        axes[0].set_ylim(bottom=0, top=1.15 * max(*raised, planned))
+        axes[0].set_title("raised a day and asset", color=_LIGHT["ink"], pad=3)
+        axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3, borderpad=0, handlelength=1.6)
+        for axis in axes:
+            axis.set_xscale("log")
+            axis.axvline(planned, color=_LIGHT["series1"], lw=1.0, zorder=1)
+        axes[-1].xaxis.set_major_formatter("{x:g}")
+        axes[-1].set_xlabel("false alarms accepted a day and asset (the line: the plan)")
+    return Drawing(figure)
+
+
+def draw_days(outcome: Outcome, *, width: float = 9.6) -> Drawing:
+    """Draw how many alerts opened on each day, by severity."""
+    first = min(int(held.at_ms[0]) for held in outcome.recordings if len(held.at_ms)) // DAY_MS
+    days = first + np.arange(-(-outcome.lasted_ms // DAY_MS) + 1)
+    with _style({}):
+        figure, (axis,) = _panels([1.2], width)
+        below = np.zeros(len(days))
+        for severity in reversed(SEVERITIES):
+            opened = [held.start_ms // DAY_MS - first for held in outcome.incidents if held.severity == severity]
+            count = np.bincount(np.clip(opened, 0, len(days) - 1).astype(np.int64), minlength=len(days))
+            axis.bar(
+                _times(days * DAY_MS + DAY_MS // 2),
+                count,
+                bottom=below,
+                width=np.timedelta64(20 * 3600, "s"),
+                color=_LIGHT[severity],
+                label=severity,
+                lw=0,
+                zorder=3,
+            )
+            below += count
+        axis.locator_params(axis="y", integer=True)
+        axis.legend(loc="upper right", bbox_to_anchor=(1.0, 1.25), ncols=3, borderpad=0)
     return Drawing(figure)
 
 
@@ -254,8 +311,8 @@ def _company(recording: Recorded, shown: Sequence[str]) -> list[str]:
     return others[:1]
 
 
-def _panels(heights: Sequence[float], width: float) -> tuple[Figure, list[Axes]]:
-    """Make panels one below the other with one axis of time; raises ``StreamError`` naming the extra."""
+def _panels(heights: Sequence[float], width: float, *, times: bool = True) -> tuple[Figure, list[Axes]]:
+    """Make panels one below the other with one axis, of time; raises ``StreamError`` naming the extra."""
     try:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415  # of an extra
         from matplotlib.figure import Figure  # noqa: PLC0415  # of an extra
@@ -264,6 +321,8 @@ def _panels(heights: Sequence[float], width: float) -> tuple[Figure, list[Axes]]
     figure = Figure(figsize=(width, sum(heights) + 0.33 * len(heights) + 0.25), layout="constrained")
     grid: Any = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))
     axes: list[Axes] = list(grid[:, 0])
+    if not times:
+        return figure, axes
     locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
     axes[-1].xaxis.set_major_locator(locator)
     formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
@@ -280,10 +339,6 @@ def _style(more: dict[str, Any]) -> Any:
 
 def _series(number: int) -> str:
     return _LIGHT[_SERIES[number % len(_SERIES)]]
-
-
-def _step_ms(recording: Recorded) -> int:
-    return max(1, int(np.median(np.diff(recording.at_ms)))) if len(recording.at_ms) > 1 else 1
 
 
 def _within(at_ms: Int64, first_ms: int, last_ms: int) -> slice:

@@ -69,6 +69,22 @@ class Incident(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A detector with another budget.
+
+    factor      of the plan's budget
+    budget      false alarms a day accepted for one asset
+    thresholds  of the artifacts that scored, ascending
+    """
+
+    detector: str
+    factor: float
+    budget: float
+    thresholds: tuple[float, ...]
+    incidents: tuple[Incident, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """The scores of one asset by one detector.
 
@@ -95,6 +111,7 @@ class Outcome:
     grace_s      an alarm that opens so long after a fault's end still belongs to it
     early_s      likewise before a fault's start, where labels are not exact
     facts        further figures for the head of the report, by name
+    trials       what other budgets would have raised, by detector
     """
 
     title: str
@@ -104,6 +121,7 @@ class Outcome:
     courses: Mapping[tuple[str, str], Course]
     units: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    trials: Mapping[str, Sequence[Trial]] = field(default_factory=dict)
     grace_s: float = 0.0
     early_s: float = 0.0
 
@@ -112,11 +130,24 @@ class Outcome:
         """How long the assets were watched, summed over them."""
         return sum(int(held.at_ms[-1] - held.at_ms[0]) for held in self.recordings if len(held.at_ms))
 
-    def matching(self) -> Matching:
-        """Which incident belongs to which fault."""
-        return match(
-            self.faults, self.incidents, watched_ms=self.watched_ms, grace_s=self.grace_s, early_s=self.early_s
-        )
+    def watched_by(self, detector: str) -> tuple[frozenset[str], int]:
+        """The assets that a detector judged, and how long they were watched, summed over them (milliseconds)."""
+        assets = frozenset(asset for asset, name in self.courses if name == detector)
+        held = [recording for recording in self.recordings if recording.asset in assets and len(recording.at_ms)]
+        return assets, sum(int(recording.at_ms[-1] - recording.at_ms[0]) for recording in held)
+
+    @property
+    def lasted_ms(self) -> int:
+        """From the first reading of all to the last."""
+        filled = [held for held in self.recordings if len(held.at_ms)]
+        if not filled:
+            return 0
+        return max(int(held.at_ms[-1]) for held in filled) - min(int(held.at_ms[0]) for held in filled)
+
+    def matching(self, incidents: Sequence[Incident] | None = None) -> Matching:
+        """Which incident belongs to which fault; of others than its own where they are given."""
+        told = self.incidents if incidents is None else incidents
+        return match(self.faults, told, watched_ms=self.watched_ms, grace_s=self.grace_s, early_s=self.early_s)
 
 
 def incidents_of(alerts: Iterable[Alert]) -> list[Incident]:
@@ -157,6 +188,20 @@ def labelled(recordings: Iterable[Recorded], join_s: float = 0.0) -> list[Event]
         for event in events_of(held.asset, held.at_ms, held.labels, join_s)
     ]
     return sorted(faults, key=lambda fault: (fault.start_ms, fault.asset))
+
+
+def around(events: Iterable[Event], step_ms: int) -> list[tuple[int, int]]:
+    """The stretches of time, (first, last) epoch milliseconds, in which events are drawn: each with what was around."""
+    spans = []
+    for event in events:
+        margin_ms = max(round(0.7 * (event.end_ms - event.start_ms)), 40 * step_ms)
+        spans.append((event.start_ms - margin_ms, event.end_ms + margin_ms))
+    return spans
+
+
+def step_of(recording: Recorded) -> int:
+    """The usual step between its readings, milliseconds."""
+    return max(1, int(np.median(np.diff(recording.at_ms)))) if len(recording.at_ms) > 1 else 1
 
 
 def courses_of(scores: Iterable[Scores]) -> dict[tuple[str, str], Course]:

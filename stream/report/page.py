@@ -9,7 +9,7 @@ loaded from anywhere. ``picture`` draws a single found fault as a PNG.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,9 @@ from models.evaluate import Event, Found, Matching
 from stream.errors import StreamError
 from stream.records import Alert, Scores
 from stream.report.figures import PALETTE, draw_event, draw_overview
-from stream.report.outcome import SEVERITIES, Incident, Outcome, Recorded, courses_of, incidents_of, labelled
+from stream.report.html import cards, table
+from stream.report.outcome import SEVERITIES, Incident, Outcome, Recorded, Trial, courses_of, incidents_of, labelled
+from stream.report.rules import rules_section, whatif_section
 from stream.report.wording import causes, clock, duration, number
 
 #: So many figures of false alarms and of faults, the worst first: a report should open on a phone.
@@ -44,6 +46,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--grid);vertical-align:top}
 th{color:var(--muted);font-weight:600;font-size:.85rem;white-space:nowrap}td.n,th.n{text-align:right}
 .scroll table{min-width:40rem}td.n,td a,td:first-child{white-space:nowrap}
+tr.planned td{font-weight:650;background:var(--card)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
 article{border:1px solid var(--grid);border-radius:.6rem;padding:.8rem .9rem;min-width:0}
 svg{display:block;width:100%;height:auto}.wide svg{min-width:44rem}
@@ -62,6 +65,8 @@ def write_report(
     alerts: Iterable[Alert],
     *,
     faults: Sequence[Event] | None = None,
+    trials: Mapping[str, Sequence[Trial]] | None = None,
+    units: Mapping[str, str] | None = None,
     title: str = "Backtest",
 ) -> Outcome:
     """Write the report of a backtest; without ``faults`` the labels of the recordings tell, where they have any.
@@ -69,7 +74,9 @@ def write_report(
     Returns what was drawn. Raises ``StreamError`` that names the extra to install if matplotlib is missing.
     """
     known = labelled(recordings) if faults is None else faults
-    outcome = Outcome(title, recordings, known, incidents_of(alerts), courses_of(scores))
+    outcome = Outcome(
+        title, recordings, known, incidents_of(alerts), courses_of(scores), units=units or {}, trials=trials or {}
+    )
     write_outcome(path, outcome)
     return outcome
 
@@ -106,17 +113,19 @@ def render(outcome: Outcome) -> str:
         f'<p class="muted">{escape(_extent(outcome))}</p>',
         _tiles(outcome, matching),
         _overview(outcome, matching),
+        rules_section(outcome, matching),
+        whatif_section(outcome),
     ]
     if outcome.faults:
         body += [_fault_table(outcome, matching), _sort_table(outcome, matching)]
         body += [
-            _cards("Faults", [_fault_card(outcome, matching, k) for k in range(len(outcome.faults))][:_FAULTS_SHOWN])
+            cards("Faults", [_fault_card(outcome, matching, k) for k in range(min(len(outcome.faults), _FAULTS_SHOWN))])
         ]
     extra = [outcome.incidents[index] for index in matching.false_alarms]
     worst = sorted(extra, key=lambda incident: -incident.peak / incident.threshold)[:_FALSE_SHOWN]
     heading = "False alarms" if outcome.faults else "Alerts"
     if extra:
-        body += [_incident_table(heading, extra), _cards("", [_incident_card(outcome, incident) for incident in worst])]
+        body += [_incident_table(heading, extra), cards("", [_incident_card(outcome, incident) for incident in worst])]
     elif outcome.faults:
         body.append("<h2>False alarms</h2><p>None.</p>")
     body.append(_method(outcome))
@@ -175,7 +184,7 @@ def _fault_table(outcome: Outcome, matching: Matching) -> str:
             f'<td class="n">{escape(duration(item.delay_ms / 1000) if item else "")}</td></tr>'
         )
     head = '<th>begins</th><th>asset</th><th>sort</th><th>what</th><th>result</th><th class="n">delay</th>'
-    return _table("What was wrong, and what was said", head, rows, len(outcome.faults))
+    return table("What was wrong, and what was said", head, rows, len(outcome.faults))
 
 
 def _sort_table(outcome: Outcome, matching: Matching) -> str:
@@ -187,7 +196,7 @@ def _sort_table(outcome: Outcome, matching: Matching) -> str:
         f'<tr><td>{escape(sort)}</td><td class="n">{count}</td><td class="n">{found[sort]}</td></tr>'
         for sort, count in sorted(sorts.items())
     ]
-    return _table("By sort of fault", '<th>sort</th><th class="n">faults</th><th class="n">found</th>', rows, len(rows))
+    return table("By sort of fault", '<th>sort</th><th class="n">faults</th><th class="n">found</th>', rows, len(rows))
 
 
 def _incident_table(heading: str, incidents: Sequence[Incident]) -> str:
@@ -202,13 +211,7 @@ def _incident_table(heading: str, incidents: Sequence[Incident]) -> str:
     ]
     head = '<th>opened</th><th>asset</th><th>detector</th><th>severity</th><th class="n">peak / threshold</th>'
     head += '<th class="n">lasted</th><th>causes</th>'
-    return _table(heading, head, rows, len(incidents))
-
-
-def _table(heading: str, head: str, rows: Sequence[str], total: int) -> str:
-    more = f'<p class="muted">{total - len(rows)} more are not shown.</p>' if total > len(rows) else ""
-    body = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<section><h2>{escape(heading)}</h2><div class="scroll">{body}</div>{more}</section>'
+    return table(heading, head, rows, len(incidents))
 
 
 def _fault_card(outcome: Outcome, matching: Matching, index: int) -> str:
@@ -241,11 +244,6 @@ def _incident_card(outcome: Outcome, incident: Incident) -> str:
         f'<p><span class="tag {incident.severity}">{incident.severity}</span> {escape(clock(incident.start_ms))}, '
         f"{escape(causes(incident.causes))}</p>{draw_event(outcome, incident).svg(label)}</article>"
     )
-
-
-def _cards(heading: str, cards: Sequence[str]) -> str:
-    title = f"<h2>{escape(heading)}</h2>" if heading else ""
-    return f'{title}<div class="cards">{"".join(cards)}</div>'
 
 
 def _method(outcome: Outcome) -> str:
