@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -14,13 +14,16 @@ import faust
 from faust.tables import TableManager
 from faust.types import TP
 
-from stream.belt import Belt
+from stream.belt import Belt, Taken
+from stream.changelog import Changelog
 from stream.page.board import Board
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
 from stream.settings import KafkaSettings, Plan, WorkerSettings
 from stream.sinks.prometheus import Metrics
-from stream.transport import PlainTransport, RawSchema, Transport, by_partition, finish
+from stream.snapshots import Snapshots
+from stream.state import prefix
+from stream.transport import PlainTransport, RawSchema, Transport, by_partition, of_batch
 from stream.web import Health, WebServer
 
 _log = logging.getLogger(__name__)
@@ -29,8 +32,9 @@ _log = logging.getLogger(__name__)
 _BATCHES_WAITING = 4
 #: With an event a message: how long a reading waits for others to be scored with.
 _TAKE_S = 0.02
-
-
+#: How often the event loop shows that it turns, and the broker is asked whether it answers.
+_BEAT_S = 0.5
+_PROBE_S = 2.0
 #: What closing sinks and connections may take after the grace.
 _CLOSE_S = 20.0
 
@@ -46,12 +50,18 @@ class NoTables(TableManager):
 
 
 class App(faust.App):
-    """Faust's application, which starts and stops the publisher and the web server around the consumer."""
+    """Faust's application, which starts and stops the publisher and the web server around the consumer.
+
+    beside   what runs from start to stop on the event loop; an error in one of them ends the application
+    """
 
     publisher: Publisher
     web_server: WebServer
     health: Health
     grace_s: float
+    snapshots: Snapshots | None = None
+    changelog: Changelog | None = None
+    beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     overdue: Callable[[], None] | None = None
 
     def _create_directories(self) -> None:
@@ -61,6 +71,7 @@ class App(faust.App):
         """Sinks first: the first batch must find them open."""
         await self.publisher.start()
         await self.web_server.start()
+        self._running = [self.add_future(work()) for work in self.beside]
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -78,8 +89,19 @@ class App(faust.App):
             await asyncio.wait_for(super().on_stop(), self.grace_s)
         except TimeoutError:
             _log.error("not drained within %g s: what is not committed will be read again", self.grace_s)
+        for running in getattr(self, "_running", ()):
+            running.cancel()
+        if self.snapshots is not None:
+            await self.snapshots.stop()
+        if self.changelog is not None:
+            await self.changelog.stop()
         await self.publisher.stop()
         await self.web_server.stop()
+
+    def hurry(self, on: bool) -> None:
+        """Faust waits, or waits no longer, until all that is in hand is acknowledged (``transport``)."""
+        if self.snapshots is not None:
+            self.snapshots.hurry(on)
 
 
 def create_app(
@@ -91,12 +113,83 @@ def create_app(
     worker: WorkerSettings,
     metrics: Metrics,
     health: Health,
+    changelog: Changelog | None = None,
     board: Board | None = None,
 ) -> App:
     """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``).
 
-    ``board`` is what the live page shows; without one there is no page.
+    Without ``changelog``, or where the worker's settings want no snapshots, the state is in memory only, and a batch is
+    acknowledged when the sinks have its output. ``board`` is what the live page shows; without one there is no page.
     """
+    app = _configured(kafka, worker)
+    app.publisher = publisher
+    app.grace_s = worker.grace_s
+    app.health = health
+    app.web_server = WebServer(metrics.registry, health, board, host=worker.web_host, port=worker.web_port)
+    belt = Belt(pipeline.process, publisher.publish, ThreadPoolExecutor(1, thread_name_prefix="pipeline"))
+
+    async def show_open() -> None:
+        still_open = await belt.beside(pipeline.open_alerts)
+        metrics.restore_open(still_open)
+        publisher.reopen(still_open)
+        if board is not None:
+            board.settle(await belt.beside(pipeline.names), still_open)
+
+    app.changelog = changelog
+    app.beside = (partial(_beat, health),)
+    if changelog is not None:
+        app.beside = (*app.beside, partial(_probe, changelog, health))
+    if changelog is not None and worker.snapshot_every_s:
+        app.snapshots = Snapshots(
+            pipeline,
+            belt,
+            changelog,
+            prefix=prefix(kafka.group, plan.topics.readings),
+            every_s=worker.snapshot_every_s,
+            recovery_s=worker.recovery_s,
+            highwater=lambda partition: app.consumer.highwater(TP(plan.topics.readings, partition)),
+            metrics=metrics.state,
+            restored=show_open,
+            health=health,
+        )
+        app.beside = (*app.beside, app.snapshots.run)
+    topic = app.topic(plan.topics.readings, schema=RawSchema(), internal=False)
+
+    async def pass_on(taken: Taken) -> None:
+        # acknowledged by hand, when the sinks have it and it is part of a snapshot: by then the agent is further on
+        if app.snapshots is None:
+            await belt.put(taken.partition, taken.records, taken.done)
+        else:
+            await app.snapshots.put(taken)
+
+    @app.agent(topic, name="watch")
+    async def watch(readings: Any) -> None:
+        if worker.events == "batches":
+            async for event in readings.noack().events():
+                await pass_on(of_batch(event))
+        else:
+            async for events in readings.noack_take(worker.max_poll_records, within=_TAKE_S):
+                for taken in by_partition(events):
+                    await pass_on(taken)
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: App, assigned: set[TP], **__: Any) -> None:
+        held = {tp.partition for tp in assigned if tp.topic == plan.topics.readings}
+        if app.snapshots is None:
+            await belt.beside(pipeline.keep_only, held)
+            await show_open()
+        else:
+            await app.snapshots.assigned(held)
+        health.connected, health.partitions = True, len(held)
+        health.progressed()
+        metrics.rebalanced()
+        _log.info("watching partitions %s of %s", sorted(held) or "(none)", plan.topics.readings)
+
+    app.timer(interval=worker.commit_every_s, name="lag")(_Measure(app, plan.topics.readings, metrics).once)
+    return app
+
+
+def _configured(kafka: KafkaSettings, worker: WorkerSettings) -> App:
     app = App(
         kafka.group,
         broker=[f"kafka://{server}" for server in kafka.servers],
@@ -121,56 +214,47 @@ def create_app(
         processing_guarantee="at_least_once",
     )
     app.transport = (Transport if worker.events == "batches" else PlainTransport)(app.conf.broker_consumer, app)
-    app.publisher = publisher
-    app.grace_s = worker.grace_s
-    app.health = health
-    app.web_server = WebServer(metrics.registry, health, board, host=worker.web_host, port=worker.web_port)
-    belt = Belt(pipeline.process, publisher.publish, ThreadPoolExecutor(1, thread_name_prefix="pipeline"))
-    topic = app.topic(plan.topics.readings, schema=RawSchema(), internal=False)
+    return app
 
-    @app.agent(topic, name="watch")
-    async def watch(readings: Any) -> None:
-        # acknowledged by hand, when the sinks have it: by then the agent is at the next
-        if worker.events == "batches":
-            async for event in readings.noack().events():
-                await belt.put(event.value.tp.partition, event.value.records, partial(finish, event))
-        else:
-            async for events in readings.noack_take(worker.max_poll_records, within=_TAKE_S):
-                for partition, records, done in by_partition(events):
-                    await belt.put(partition, records, done)
 
-    @app.on_partitions_assigned.connect
-    async def assigned(_: App, assigned: set[TP], **__: Any) -> None:
-        held = {tp.partition for tp in assigned if tp.topic == plan.topics.readings}
-        await belt.beside(pipeline.keep_only, held)
-        still_open = await belt.beside(pipeline.open_alerts)
-        metrics.restore_open(still_open)
-        publisher.reopen(still_open)
-        if board is not None:
-            board.settle(await belt.beside(pipeline.names), still_open)
-        health.connected, health.partitions = True, len(held)
-        health.progressed()
-        metrics.rebalanced()
-        _log.info("watching partitions %s of %s", sorted(held) or "(none)", plan.topics.readings)
+class _Measure:
+    """Keeps the lag, and whether the committed offsets move, in health and metrics."""
 
-    committed: dict[TP, int] = {}
+    def __init__(self, app: App, topic: str, metrics: Metrics) -> None:
+        self._app = app
+        self._topic = topic
+        self._metrics = metrics
+        self._committed: dict[TP, int] = {}
 
-    @app.timer(interval=worker.commit_every_s, name="lag")
-    async def measure() -> None:
-        consumer = app.consumer
-        partitions = [tp for tp in consumer.assignment() if tp.topic == plan.topics.readings]
+    async def once(self) -> None:
+        """Look now."""
+        consumer, health = self._app.consumer, self._app.health
+        partitions = [tp for tp in consumer.assignment() if tp.topic == self._topic]
         now = {tp: consumer.committed_offset(tp) for tp in partitions}
         health.lag = sum(max((consumer.highwater(tp) or 0) - offset, 0) for tp, offset in now.items())
-        metrics.lag(health.lag, len(partitions))
-        if now != committed:
-            committed.clear()
-            committed.update(now)
-            metrics.committed()
+        self._metrics.lag(health.lag, len(partitions))
+        if now != self._committed:
+            self._committed = now
+            self._metrics.committed()
             health.progressed()
         elif not health.lag:
             health.progressed()
 
-    return app
+
+async def _beat(health: Health) -> None:
+    """Show the watchdog that the event loop turns."""
+    while True:
+        health.beat()
+        await asyncio.sleep(_BEAT_S)
+
+
+async def _probe(changelog: Changelog, health: Health) -> None:
+    """Keep ``health.connected`` true to the facts; what does not move while the broker is away does not stall."""
+    while True:
+        health.connected = await changelog.answers()
+        if not health.connected:
+            health.progressed()
+        await asyncio.sleep(_PROBE_S)
 
 
 def _credentials(kafka: KafkaSettings) -> Any:

@@ -11,11 +11,28 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stream.records import DeadLetter, Output, RawRecord
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an agent takes at once: records of one partition, in their order, with offsets ``first`` to ``last``.
+
+    done  they are through, and may be committed
+    skip  they are let go of: not committed, they will be read again
+    """
+
+    partition: int
+    records: Sequence[RawRecord]
+    first: int
+    last: int
+    done: Callable[[], object]
+    skip: Callable[[], object]
 
 
 class Process(Protocol):
@@ -42,19 +59,32 @@ class Belt:
     async def put(self, partition: int, records: Sequence[RawRecord], done: Callable[[], object]) -> None:
         """Score a batch; returns when it is being published. ``done`` is called once every essential sink has it.
 
-        Raises what publishing an earlier batch raised.
+        Raises what publishing an earlier batch raised. What was begun is published even if whoever brought it goes
+        away: it is part of the pipeline's state.
         """
+        scored = asyncio.create_task(self._score(partition, records))
+        before, self._last = self._last, asyncio.create_task(self._finish(self._last, scored, done))
+        await asyncio.shield(scored)
+        if before is not None:
+            await asyncio.shield(before)
+
+    async def settled(self) -> None:
+        """Return when all that was put until now is published. Raises what publishing it raised."""
+        if self._last is not None:
+            await asyncio.shield(self._last)
+
+    async def _score(self, partition: int, records: Sequence[RawRecord]) -> Output:
         try:
             output: Output = await self.beside(self._process, partition, records)
         except Exception as error:  # a fault of ours: the records are kept for repair, and the worker goes on
             _log.exception("the pipeline failed on %d records of partition %d", len(records), partition)
             output = Output(dead=_all_dead(records, error), counts={"records": len(records)})
-        # What was scored is part of the pipeline's state, so it is published even if whoever brought it goes away.
-        before, self._last = self._last, asyncio.create_task(self._finish(self._last, output, done))
-        if before is not None:
-            await asyncio.shield(before)
+        return output
 
-    async def _finish(self, before: asyncio.Task[None] | None, output: Output, done: Callable[[], object]) -> None:
+    async def _finish(
+        self, before: asyncio.Task[None] | None, scored: asyncio.Task[Output], done: Callable[[], object]
+    ) -> None:
+        output = await scored
         if before is not None:
             await before
         await self._publish(output)

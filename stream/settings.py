@@ -375,6 +375,8 @@ class WorkerSettings(BaseSettings):
     snapshot_every_s   how often the state of what was touched is written; offsets are committed only when it is. 0: the
                        state is in memory only, and offsets are committed when the sinks have the output
     recovery_s         how long reading the state back may take before work begins without it
+    stall_after_s      the worker ends itself, to be started again, when records wait, the broker answers, and the
+                       committed offset has stood still for so long; longer than three snapshots
     events             what Faust hands to the agent: ``batches`` of a partition's records, or with Faust's own consumer
                        ``messages``, one each, ten times as dear (should a new release of Faust not go with ours)
     """
@@ -388,9 +390,16 @@ class WorkerSettings(BaseSettings):
     commit_every_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     snapshot_every_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     recovery_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    stall_after_s: Annotated[float, Field(gt=0, le=86400)] = 300.0
     max_poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4096
     events: Literal["batches", "messages"] = "batches"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.stall_after_s < 3 * max(self.snapshot_every_s, self.commit_every_s):
+            raise ValueError("stall_after_s: at least three times snapshot_every_s and commit_every_s")
+        return self
 
 
 def from_environment(kind: type[S], **overrides: Any) -> S:

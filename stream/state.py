@@ -3,7 +3,7 @@
 A block holds ``size`` assets of one partition: their names and newest times, and for each lane (a detector with one
 version of its model) the arrays it remembers them by and their open episodes. Each block says up to which offset of the
 readings' partition its assets have applied what was read; ``Meta`` says up to which offset all of them have. Where a
-crash came between the blocks of a snapshot, some are ahead of ``Meta``: ``assemble`` puts them together.
+crash came between the blocks of a snapshot, some are ahead of ``Meta``: ``Assembly`` puts them together.
 
 A value is magic, format, flags, the length and CRC-32 of its body; the body is a msgpack header (names, types and
 shapes) and the arrays behind each other, little-endian. Nothing in it can run. Whatever is wrong with one, ``decode``
@@ -129,6 +129,7 @@ class Image:
 
     passed    by block's number: what its assets have applied, where that is ahead of ``applied``
     keys      of all records that were found, for those that are no longer wanted
+    sizes     of each block's value, in bytes
     problems  what could not be used, in words, by a short reason
     """
 
@@ -139,7 +140,7 @@ class Image:
     passed: dict[int, int] = field(default_factory=dict)
     keys: set[bytes] = field(default_factory=set)
     problems: list[tuple[str, str]] = field(default_factory=list)
-    stored_bytes: int = 0
+    sizes: dict[int, int] = field(default_factory=dict)
 
 
 class _Field(msgspec.Struct, array_like=True):
@@ -323,7 +324,7 @@ def _read(header: bytes, rest: memoryview, unpack: msgspec.msgpack.Decoder[Any])
     return block
 
 
-#: What reads each format that is still known.
+#: What reads each format that is still known. What none of them reads is begun anew, on purpose and told.
 _READERS: Final[Mapping[int, Callable[[bytes, memoryview], Block | Meta]]] = {1: _read_1, 2: _read_2}
 
 
@@ -378,73 +379,86 @@ def meta_key(before: bytes) -> bytes:
     return before + b"meta"
 
 
-def assemble(before: bytes, records: Iterable[tuple[bytes | None, bytes | None]]) -> Image:
-    """A partition's image of all of its records (key, value), in their order. Never raises: see ``Image.problems``.
+class Assembly:
+    """Puts a partition's image together from its records (key, value), given in their order. Never raises: see
+    ``Image.problems``.
 
     Of several records of a key that counts which is furthest, not the last: a worker that was frozen while others went
-    on may have written late.
+    on may have written late. Only what counts is held.
     """
-    image = Image()
-    metas: list[Meta] = []
-    found: dict[tuple[int, int], Block] = {}
-    sizes: dict[bytes, int] = {}
-    for key, value in records:
-        if key is None or not key.startswith(before):
-            continue
-        if value is None:
-            image.keys.discard(key)
-            sizes.pop(key, None)
-            found = {place: block for place, block in found.items() if block_key(before, *place) != key}
-            continue
-        image.keys.add(key)
-        try:
-            held = decode(value)
-        except StateRefused as error:
-            image.problems.append((error.reason, f"{key[len(before) :]!r}: {error}"))
-            continue
-        if isinstance(held, Meta):
-            metas.append(held)
-            sizes[key] = len(value)
-            continue
-        if block_key(before, held.size, held.number) != key:
-            image.problems.append(("broken", f"{key[len(before) :]!r} holds block {held.size}.{held.number}"))
-            continue
-        place = held.size, held.number
-        if place not in found or _age(found[place]) <= _age(held):
-            found[place] = held
-            sizes[key] = len(value)
-    image.stored_bytes = sum(sizes.values())
-    _join(image, metas, found)
-    return image
+
+    def __init__(self, before: bytes) -> None:
+        self._before = before
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again."""
+        self._image = Image()
+        self._meta: Meta | None = None
+        self._found: dict[tuple[int, int], tuple[Block, int]] = {}
+
+    def add(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Take the next records; those of other groups and topics are passed over."""
+        image = self._image
+        for key, value in records:
+            if key is None or not key.startswith(self._before):
+                continue
+            if value is None:
+                image.keys.discard(key)
+                deleted = [place for place in self._found if block_key(self._before, *place) == key]
+                for place in deleted:
+                    del self._found[place]
+                continue
+            image.keys.add(key)
+            try:
+                held = decode(value)
+            except StateRefused as error:
+                image.problems.append((error.reason, f"{key[len(self._before) :]!r}: {error}"))
+                continue
+            if isinstance(held, Meta):
+                if self._meta is None or _age(self._meta) <= _age(held):
+                    self._meta = held
+                continue
+            place = held.size, held.number
+            if block_key(self._before, *place) != key:
+                image.problems.append(("broken", f"{key[len(self._before) :]!r} holds block {held.size}.{held.number}"))
+            elif place not in self._found or _age(self._found[place][0]) <= _age(held):
+                self._found[place] = held, len(value)
+
+    def image(self) -> Image:
+        """What the records given so far come to."""
+        _join(self._image, self._meta, {place: block for place, (block, _) in self._found.items()})
+        self._image.sizes = {
+            number: self._found[block.size, block.number][1] for number, block in self._image.blocks.items()
+        }
+        return self._image
 
 
 def _age(held: Block | Meta) -> tuple[int, int]:
     return held.epoch, held.applied
 
 
-def _join(image: Image, metas: list[Meta], found: dict[tuple[int, int], Block]) -> None:
+def _join(image: Image, meta: Meta | None, found: dict[tuple[int, int], Block]) -> None:
     """Put blocks and ``Meta`` together; blocks of an older epoch, or that a later snapshot has lost, are left out."""
-    meta = max(metas, key=_age, default=None)
-    image.epoch = max([each.epoch for each in metas] + [block.epoch for block in found.values()], default=0)
+    image.epoch = max([block.epoch for block in found.values()] + [meta.epoch if meta else 0])
+    blocks = [block for block in found.values() if block.epoch == image.epoch]
     if meta is not None and meta.epoch == image.epoch:
         image.applied = meta.applied
         image.size = meta.size
-    elif found:
-        image.size = max((block for block in found.values() if block.epoch == image.epoch), key=_age).size
-        meta = None
-    blocks = [block for block in found.values() if block.epoch == image.epoch]
-    if meta is not None:
-        lost = [
+        listed = {(meta.size, number): applied for number, applied in enumerate(meta.blocks) if applied >= 0}
+        lost = sorted(
             number
-            for number, applied in enumerate(meta.blocks)
-            if applied >= 0 and ((meta.size, number) not in found or found[meta.size, number].applied < applied)
-        ]
+            for (size, number), applied in listed.items()
+            if (size, number) not in found or found[size, number].applied < applied
+        )
         if lost:
             image.problems.append(("lost", f"blocks {lost[:20]} are missing, or older than the snapshot says"))
-        stale = {(meta.size, number) for number in lost}
-        blocks = [block for block in blocks if (block.size, block.number) not in stale]
-        # another size of block: written by a snapshot that did not come to its end, or left over from before it did
-        blocks = [block for block in blocks if block.size == meta.size or block.applied > meta.applied]
+        # One that the snapshot does not list is either ahead of it, written by the next one, or a leftover from before.
+        blocks = [
+            block for block in blocks if block.applied >= listed.get((block.size, block.number), meta.applied + 1)
+        ]
+    elif blocks:
+        image.size = max(blocks, key=_age).size
     far = 2 * len(blocks) + 64  # their numbers leave no holes: a block far beyond them would only cost memory
     image.problems += [("broken", f"block {block.number} of {len(blocks)}") for block in blocks if block.number >= far]
     blocks = [block for block in blocks if block.number < far]

@@ -20,6 +20,15 @@ _DAY_MS: Final = 86_400_000
 _KEEP_REPAIRS_MS: Final = 30 * _DAY_MS  # dead letters and late readings: time to notice, repair and send again
 _KEEP_SCORES_MS: Final = 7 * _DAY_MS
 _ROOM_FOR_HEADERS: Final = 64 << 10
+_COMPACTED: Final = {"cleanup.policy": "compact"}
+#: Only closed segments are compacted, and what is not compacted has to be read back: small ones, compacted early.
+_STATE: Final = {
+    **_COMPACTED,
+    "segment.bytes": str(64 << 20),
+    "segment.ms": str(_DAY_MS),
+    "min.cleanable.dirty.ratio": "0.2",
+    "delete.retention.ms": str(_DAY_MS),
+}
 
 
 def topic_configs(kafka: KafkaSettings, topics: TopicSettings) -> dict[str, dict[str, str]]:
@@ -31,7 +40,8 @@ def topic_configs(kafka: KafkaSettings, topics: TopicSettings) -> dict[str, dict
     }
     configs = {
         topics.readings: largest,
-        topics.alerts: {"cleanup.policy": "compact", **largest},
+        topics.alerts: {**_COMPACTED, **largest},
+        topics.state: {**_STATE, **largest},
         topics.dead_letters: repairs,
         topics.late: repairs,
     }
@@ -43,17 +53,21 @@ def topic_configs(kafka: KafkaSettings, topics: TopicSettings) -> dict[str, dict
 def ensure_topics(kafka: KafkaSettings, topics: TopicSettings, *, timeout_s: float = 15.0) -> list[str]:
     """Create the topics that are missing; returns their names. Those that exist are left as they are.
 
-    A broker that does not know one of our configurations gets the topic without any. Raises ``BrokerError`` with the
-    address and the remedy when no broker answers within ``timeout_s``, or when it refuses.
+    The topic of states gets as many partitions as the readings' topic has. A broker that does not know one of our
+    configurations gets the topic without any. Raises ``BrokerError`` with the address and the remedy when no broker
+    answers within ``timeout_s``, or when it refuses.
     """
     admin = _connect(kafka, timeout_s)
     try:
         existing = set(admin.list_topics())
+        counts = _counts(admin, existing & {topics.readings, topics.state})
+        wanted = {topics.state: counts.get(topics.readings, kafka.partitions)}
         created = []
         for name, configs in topic_configs(kafka, topics).items():
-            if name not in existing and _create(admin, kafka, name, configs):
+            partitions = wanted.get(name, kafka.partitions)
+            if name not in existing and _create(admin, kafka, name, configs, partitions):
                 created.append(name)
-        _warn_of_few_partitions(admin, kafka, topics, existing)
+        _check_partitions(kafka, topics, counts)
         return created
     except (errors.KafkaError, OSError) as error:
         raise BrokerError(f"Kafka at {kafka.bootstrap} does not create the topics: {_say(error)}") from error
@@ -85,9 +99,9 @@ def _connect(kafka: KafkaSettings, timeout_s: float) -> Any:
         raise BrokerError(f"Kafka at {kafka.bootstrap}: {_say(error)}") from error
 
 
-def _create(admin: Any, kafka: KafkaSettings, name: str, configs: dict[str, str]) -> bool:
+def _create(admin: Any, kafka: KafkaSettings, name: str, configs: dict[str, str], partitions: int) -> bool:
     """Whether the topic is ours; another worker may be faster. Raises ``BrokerError`` that names the topic."""
-    wanted = {"num_partitions": kafka.partitions, "replication_factor": kafka.replication_factor}
+    wanted = {"num_partitions": partitions, "replication_factor": kafka.replication_factor}
     try:
         try:
             admin.create_topics({name: {**wanted, "configs": configs}})
@@ -108,16 +122,28 @@ def _create(admin: Any, kafka: KafkaSettings, name: str, configs: dict[str, str]
     return True
 
 
-def _warn_of_few_partitions(admin: Any, kafka: KafkaSettings, topics: TopicSettings, existing: set[str]) -> None:
-    """Workers beyond the number of partitions have nothing to do: say so when the topic is not as wished."""
-    if topics.readings not in existing:
-        return
-    for topic in admin.describe_topics([topics.readings]):
-        count = len(topic["partitions"])
-        if 0 < count < kafka.partitions:
-            _log.warning(
-                "topic %s has %d partitions, not %d: at most so many workers", topic["name"], count, kafka.partitions
-            )
+def _counts(admin: Any, names: set[str]) -> dict[str, int]:
+    """How many partitions topics have that exist."""
+    if not names:
+        return {}
+    return {str(topic["name"]): len(topic["partitions"]) for topic in admin.describe_topics(sorted(names))}
+
+
+def _check_partitions(kafka: KafkaSettings, topics: TopicSettings, counts: dict[str, int]) -> None:
+    """Workers beyond the number of partitions have nothing to do: say so when the topic is not as wished.
+
+    Raises ``BrokerError`` where the topic of states has fewer than the readings' topic.
+    """
+    readings, states = counts.get(topics.readings, kafka.partitions), counts.get(topics.state, 0)
+    if 0 < readings < kafka.partitions:
+        _log.warning(
+            "topic %s has %d partitions, not %d: at most so many workers", topics.readings, readings, kafka.partitions
+        )
+    if 0 < states < readings:
+        raise BrokerError(
+            f"topic {topics.state} has {states} partitions and {topics.readings} has {readings}: give it as many "
+            f"(kafka-topics --alter --topic {topics.state} --partitions {readings})"
+        )
 
 
 def _say(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import faust
 from faust.transport.drivers import aiokafka as driver
@@ -26,6 +27,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode.utils.futures import notify
 
+from stream.belt import Taken
 from stream.records import Fetched, RawRecord, Record
 
 
@@ -96,7 +98,24 @@ class _Thread(driver.AIOKafkaConsumerThread):
             await super().on_thread_stop()
 
 
-class Consumer(driver.Consumer):
+class _Draining:
+    """Tells the application while Faust waits for all that is in hand: before partitions go, and before the end.
+
+    Acknowledgements that would wait for the next snapshot must not keep it waiting.
+    """
+
+    app: Any
+
+    async def wait_empty(self) -> None:
+        """Wait for all messages that are in hand to be acknowledged."""
+        self.app.hurry(True)
+        try:
+            await super().wait_empty()  # type: ignore[misc]  # of the class that this is mixed into
+        finally:
+            self.app.hurry(False)
+
+
+class Consumer(_Draining, driver.Consumer):
     """Yields one message per partition and poll; its value is a ``Batch``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -201,8 +220,30 @@ class Consumer(driver.Consumer):
             self._batches.pop(tp, None)
 
 
-class PlainConsumer(driver.Consumer):
-    """Faust's own consumer, an event a message, with the one method more that the worker asks for."""
+class PlainConsumer(_Draining, driver.Consumer):
+    """Faust's own consumer, an event a message; only what the agent is done with counts as acknowledged."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._through: WeakSet[Any] = WeakSet()
+        super().__init__(*args, **kwargs)
+
+    def through(self, message: Any) -> None:
+        """The agent is done with ``message``: acknowledging it lets it be committed."""
+        self._through.add(message)
+
+    def ack(self, message: Any) -> bool:
+        """Let a message that the agent is done with be committed.
+
+        Faust also acknowledges what it passes over at a rebalance; that is let go of, and read again.
+        """
+        if message in self._through:
+            self._through.discard(message)
+            return bool(super().ack(message))
+        first = not message.acked
+        message.acked = True
+        self._unacked_messages.discard(message)
+        notify(self._waiting_for_ack)
+        return first
 
     def committed_offset(self, tp: TP) -> int:
         """The next offset that a restart would read, as far as this consumer knows; 0 before anything was committed."""
@@ -221,19 +262,39 @@ class PlainTransport(driver.Transport):
     Consumer = PlainConsumer
 
 
-def finish(event: Any) -> None:
-    """The event of a ``Batch`` is through: it may be committed."""
-    event.value.done = True
-    event.ack()
+def of_batch(event: Any) -> Taken:
+    """The event of a ``Batch``."""
+    batch: Batch = event.value
+    records, batch.records = batch.records, ()  # it may wait long for its commit: not with the records in memory
+
+    def done() -> None:
+        batch.done = True
+        event.ack()
+
+    return Taken(batch.tp.partition, records, event.message.offset, batch.end - 1, done, event.ack)
 
 
-def by_partition(events: Sequence[Any]) -> Iterator[tuple[int, list[Record], Callable[[], None]]]:
-    """Events of single messages as (partition, records, what to call when they are through), each in its order."""
+def by_partition(events: Sequence[Any]) -> Iterator[Taken]:
+    """Events of single messages, each partition's together."""
     held: dict[int, list[Any]] = {}
     for event in events:
         held.setdefault(event.message.partition, []).append(event)
     for partition, of in held.items():
-        yield partition, [_record(event.message) for event in of], partial(_ack_all, of)
+        records = [_record(event.message) for event in of]
+        acks = [event.ack for event in of]
+        first, last = records[0].offset, records[-1].offset
+        yield Taken(partition, records, first, last, partial(_through, of), partial(_call_all, acks))
+
+
+def _through(events: Sequence[Any]) -> None:
+    for event in events:
+        event.app.consumer.through(event.message)
+        event.ack()
+
+
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        call()
 
 
 def _record(message: Any) -> Record:
@@ -246,11 +307,6 @@ def _record(message: Any) -> Record:
         round(message.timestamp * 1000),
         tuple(message.headers or ()),
     )
-
-
-def _ack_all(events: Sequence[Any]) -> None:
-    for event in events:
-        event.ack()
 
 
 class RawSchema(faust.Schema):

@@ -41,6 +41,8 @@ class Health:
                     worker more than there are partitions stands by
     models_loaded   whether every detector of the plan has its model
     lag             records that wait on those partitions
+    recovering      partitions whose state is being read back, each with how far that is
+    beat_at         when the event loop last had a moment for ``beat``, by ``clock`` (seconds)
     progress_at     when the committed offset last moved, by ``clock`` (seconds); set by ``progressed``
     stall_after_s   so long may the offset stand still while records wait, before the worker should be restarted
     """
@@ -51,19 +53,35 @@ class Health:
     lag: int = 0
     stall_after_s: float = 300.0
     stopping: bool = False
+    recovering: dict[int, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     progress_at: float = field(init=False)
+    beat_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.progress_at = self.clock()
+        self.progress_at = self.beat_at = self.clock()
 
     def progressed(self) -> None:
         """Say that the committed offset has moved, or that nothing waits."""
         self.progress_at = self.clock()
 
+    def beat(self) -> None:
+        """Say that the event loop turns."""
+        self.beat_at = self.clock()
+
     def stalled(self) -> list[str]:
-        """Why the worker should be restarted; empty if it should not."""
-        idle_s = self.clock() - self.progress_at
+        """Why the worker should be restarted; empty if it should not. A stop has a grace of its own.
+
+        While the broker is away it should not: starting again would not bring it back.
+        """
+        if self.stopping:
+            return []
+        now = self.clock()
+        if now - self.beat_at > self.stall_after_s:
+            return [f"the event loop has not turned for {now - self.beat_at:.0f} s"]
+        if not self.connected:
+            return []
+        idle_s = now - self.progress_at
         if self.lag > 0 and self.partitions and idle_s > self.stall_after_s:
             return [f"{self.lag} records wait and no offset was committed for {idle_s:.0f} s"]
         return []
@@ -75,6 +93,7 @@ class Health:
             reasons.append("the broker does not answer")
         if self.partitions is None:
             reasons.append("no partitions are assigned yet")
+        reasons += [f"partition {number}: {how}" for number, how in sorted(self.recovering.items())]
         if not self.models_loaded:
             reasons.append("the models are not loaded")
         if self.stopping:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.app import App, create_app
+from stream.changelog import Changelog
 from stream.cli import installed_version
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
@@ -28,6 +29,7 @@ from stream.sinks.page import PageSettings, PageSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
 from stream.sinks.thin import Thinner
 from stream.topics import ensure_topics
+from stream.watchdog import Watchdog
 from stream.web import Health
 
 
@@ -69,7 +71,7 @@ def build(
 ) -> App:
     """Load the models, make the topics that are missing, put the application together."""
     metrics = Metrics(version=installed_version(), site=plan.site)
-    health = Health()
+    health = Health(stall_after_s=worker.stall_after_s)
     shelf = Shelf(plan)
     shelf.warm()
     metrics.loaded(_serving(shelf))
@@ -92,6 +94,7 @@ def build(
         worker=worker,
         metrics=metrics,
         health=health,
+        changelog=Changelog(kafka, plan.topics.state),
         board=board,
     )
 
@@ -123,6 +126,7 @@ def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) ->
     settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
     app = _build_from_environment(settings)
     app.overdue = _end_now
+    Watchdog(app.health, _end_now).start()
     calm_collector()
     worker = app.Worker(loglevel=settings.log_level, quiet=False, redirect_stdouts=False, console_port=0, debug=False)
     try:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from stream.errors import REASONS
 from stream.records import Alert, Output, Scores, Severity, State
+from stream.sinks.state_metrics import StateMetrics
 
 _STATES: Final[tuple[State, ...]] = get_args(State)
 _SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
@@ -95,6 +96,7 @@ class Metrics:
         self._partitions = self._gauge("assigned_partitions", "partitions of the input topic assigned to this worker")
         self._rebalances = self._counter("rebalances", "times that partitions were assigned to this worker")
         self._gauge("build_info", "1", "version", "python").labels(version, platform.python_version()).set(1)
+        self.state = StateMetrics(self.registry)
         self._gauge("site_info", "1; to join a worker's other series with its plan's site", "site").labels(site).set(1)
         for stage, reasons in REASONS.items():
             for reason in reasons:

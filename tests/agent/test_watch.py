@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,12 +100,13 @@ async def test_a_fault_of_ours_dead_letters_the_batch_and_the_agent_lives(plan: 
             return super().process(partition, records)
 
     sink = MemorySink()
+    again = replace(batch)
     async with app_of(plan, sink, Failing(plan, Shelf(plan))).agents["watch"].test_context() as agent:
         await agent.put(batch)
         await until(lambda: batch.done)
-        assert len(sink.dead) == len(batch.records)
+        assert len(sink.dead) == len(again.records)
         assert sink.dead[0].reason == "pipeline_failed"
-        await agent.put(batch)
+        await agent.put(again)
         await until(lambda: len(sink.outputs) == 2)
     assert sink.alerts
 

@@ -63,7 +63,7 @@ def judge(kafka: KafkaSettings, plan: Plan) -> Judgement:
         found.append(("score", _expected(outputs, lambda output: _scores(output, plan.site)), scores))
     lost = [(kind, each) for kind, wanted, got in found for each in wanted.keys() - got.keys()]
     invented = [(kind, each) for kind, wanted, got in found for each in got.keys() - wanted.keys()]
-    repeated = sum((got - wanted)[each] for _, wanted, got in found for each in wanted)
+    repeated = sum(max(got[each] - count, 0) for _, wanted, got in found for each, count in wanted.items())
     return Judgement(
         sum(wanted.total() for _, wanted, _ in found),
         len(lost),

@@ -49,6 +49,10 @@ class Worker:
         self.wait(lambda: self.get("/health/ready") is not None, within_s, "ready")
         return self
 
+    def start_again(self) -> Worker:
+        """Start it anew on the same port."""
+        return self.start(int(self.url.rsplit(":", 1)[1]))
+
     def must_live(self) -> None:
         """Fail the test, with the end of the log, if the worker has ended."""
         assert self.process is not None

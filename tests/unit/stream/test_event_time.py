@@ -21,7 +21,7 @@ from stream.records import Alert, Output, Record
 from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 from stream.sources.json import encode, timestamp
-from stream.state import assemble, block_key, meta_key
+from stream.state import Assembly, block_key, meta_key
 from stream.state import encode as encode_state
 
 AT_MS = 1_764_000_000_000
@@ -152,7 +152,9 @@ def test_a_restart_with_a_snapshot_changes_nothing(plan: Plan, plant: list[Recor
     assert count(whole, "future") == 1
     first = Pipeline(plan, Shelf(plan))
     before = first.process(0, records[:cut])
-    image = assemble(b"", snapshot(first, cut - 1))
+    assembly = Assembly(b"")
+    assembly.add(snapshot(first, cut - 1))
+    image = assembly.image()
     assert not image.problems
     second = Pipeline(plan, Shelf(plan))
     second.restore(0, image)

@@ -54,6 +54,7 @@ def test_creates_what_is_missing_as_configured(monkeypatch: pytest.MonkeyPatch) 
     admin = cluster(monkeypatch, {"plant.readings.v1": 4})
     assert ensure_topics(KAFKA, TopicSettings()) == [
         "plant.alerts.v1",
+        "plant.state.v1",
         "plant.readings.dlq.v1",
         "plant.readings.late.v1",
     ]
@@ -64,6 +65,18 @@ def test_creates_what_is_missing_as_configured(monkeypatch: pytest.MonkeyPatch) 
     assert int(dead["max.message.bytes"]) > KAFKA.max_record_bytes  # the headers that we add must fit too
     assert int(dead["retention.ms"]) == 30 * 86_400_000
     assert admin.closed
+
+
+def test_the_topic_of_states_is_compacted_and_has_the_partitions_of_the_readings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    admin = cluster(monkeypatch, {"plant.readings.v1": 7})
+    ensure_topics(KAFKA, TopicSettings())
+    assert admin.created["plant.state.v1"]["num_partitions"] == 7
+    assert admin.created["plant.state.v1"]["configs"]["cleanup.policy"] == "compact"
+    cluster(monkeypatch, {"plant.readings.v1": 7, "plant.state.v1": 4})
+    with pytest.raises(BrokerError, match=r"plant\.state\.v1 has 4 partitions and plant\.readings\.v1 has 7"):
+        ensure_topics(KAFKA, TopicSettings())
 
 
 def test_the_scores_topic_only_where_it_is_named() -> None:
@@ -80,7 +93,7 @@ def test_a_configuration_that_the_broker_does_not_know_is_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     admin = cluster(monkeypatch, None, errors.InvalidConfigurationError())
-    assert len(ensure_topics(KAFKA, TopicSettings())) == 4
+    assert len(ensure_topics(KAFKA, TopicSettings())) == 5
     assert "configs" not in admin.created["plant.readings.v1"]
     assert "its defaults hold" in caplog.text
 

@@ -67,14 +67,35 @@ async def test_ready_says_why_not(served: tuple[WebServer, Health, Clock]) -> No
 
 async def test_live_fails_only_when_records_wait_and_nothing_moves(served: tuple[WebServer, Health, Clock]) -> None:
     server, health, clock = served
+    health.connected = True
     clock.now_s += 1000.0
+    health.beat()
     assert (await get(f"{server.url}/health/live"))[0] == 200  # nothing waits
     health.partitions, health.lag = 2, 50
     status, _, text = await get(f"{server.url}/health/live")
     assert status == 503
     assert "50 records wait and no offset was committed for 1000 s" in text
+    health.connected = False
+    assert (await get(f"{server.url}/health/live"))[0] == 200, "starting again would not bring the broker back"
+    health.connected = True
     health.progressed()
     assert (await get(f"{server.url}/health/live"))[0] == 200
+
+
+async def test_a_loop_that_does_not_turn_and_a_state_that_is_being_read_are_told(
+    served: tuple[WebServer, Health, Clock],
+) -> None:
+    server, health, clock = served
+    health.connected, health.partitions, health.models_loaded = True, 2, True
+    assert health.unready() == []
+    health.recovering[3] = "12 of 40 records of its state are read"
+    assert health.unready() == ["partition 3: 12 of 40 records of its state are read"]
+    assert health.stalled() == []
+    clock.now_s += 301.0
+    assert health.stalled() == ["the event loop has not turned for 301 s"]
+    health.stopping = True
+    assert health.stalled() == [], "a stop has a grace of its own"
+    assert server.port
 
 
 async def test_only_get_and_head_no_banner_and_nothing_else(served: tuple[WebServer, Health, Clock]) -> None:

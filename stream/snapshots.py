@@ -1,0 +1,398 @@
+"""Snapshots of what the pipeline remembers, and acknowledgements that wait for them.
+
+Every few seconds the blocks of assets that were touched are written to the changelog, then the record that says up to
+which offset all of them have applied what was read; only then are the batches up to there acknowledged. So what a crash
+makes us read again is what the state has not seen, or has seen and passes over: no window has a hole, and no reading
+counts twice. A block is copied between two batches and written when the output of all before it is published, for what
+a state has applied is never published again.
+
+After an assignment a partition's state is read back before its first batch is let through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+from stream.belt import Belt, Taken
+from stream.changelog import Changelog
+from stream.errors import BrokerError
+from stream.partition import Restored
+from stream.pipeline import Pipeline
+from stream.state import Assembly, Image, block_key, encode, meta_key
+from stream.web import Health
+
+_log = logging.getLogger(__name__)
+
+#: Blocks copied and encoded in one go: readings wait for as long.
+_AT_ONCE: Final = 4
+#: Batches that may wait for a snapshot before no more are taken.
+_MOST_HELD: Final = 20_000
+#: In a hurry (a rebalance, a stop): how often to try again, and for how long before what is held is given up.
+_AGAIN_S: Final = 0.2
+_GIVE_UP_S: Final = 5.0
+_TICK_S: Final = 0.5
+_RECONNECT_S: Final = 1.0
+
+
+class Observer(Protocol):
+    """What snapshots tell the metrics; ``stream.sinks.state_metrics.StateMetrics`` follows it."""
+
+    def snapshot_written(self, seconds: float, size: int) -> None:
+        """A partition's snapshot is complete; ``size`` in bytes."""
+        ...
+
+    def snapshot_failed(self) -> None:
+        """A partition's snapshot could not be written."""
+        ...
+
+    def held(self, assets: int, size: int) -> None:
+        """So many assets are remembered, in so many bytes of the changelog."""
+        ...
+
+    def recovering(self, partitions: int) -> None:
+        """The states of so many partitions are being read back."""
+        ...
+
+    def recovered(self, seconds: float) -> None:
+        """A partition's state was read back, or is begun anew."""
+        ...
+
+    def begun_anew(self, reason: str, count: int = 1) -> None:
+        """So many memories (of an asset, of a block, of a partition: the reason says) are begun anew."""
+        ...
+
+    def evicted(self, assets: int) -> None:
+        """Silent assets were forgotten."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A batch whose output is safe, and whose acknowledgement waits; without its records."""
+
+    last: int
+    done: Callable[[], object]
+    skip: Callable[[], object]
+
+
+class Snapshots:
+    """Stands between the agent and the belt; ``run`` is its task.
+
+    prefix      what the keys of our records begin with (``state.prefix``)
+    every_s     how often snapshots are written
+    recovery_s  how long reading a partition's state back may take, while the broker answers
+    highwater   the offset after the last record of a partition of readings, None if it is not known
+    restored    called when what the pipeline remembers is another: read back, or gone with a partition
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        belt: Belt,
+        changelog: Changelog,
+        *,
+        prefix: bytes,
+        every_s: float,
+        recovery_s: float,
+        highwater: Callable[[int], int | None],
+        metrics: Observer,
+        restored: Callable[[], Awaitable[object]],
+        health: Health,
+    ) -> None:
+        self._pipeline = pipeline
+        self._belt = belt
+        self._changelog = changelog
+        self._prefix = prefix
+        self._every_s = every_s
+        self._recovery_s = recovery_s
+        self._highwater = highwater
+        self._metrics = metrics
+        self._tell_restored = restored
+        self._health = health
+        self._held: dict[int, deque[_Held]] = defaultdict(deque)
+        self._assignment = 0
+        self._known: set[int] = set()
+        self._recovering: dict[int, asyncio.Task[None]] = {}
+        self._unwanted: dict[int, set[bytes]] = {}
+        self._sizes: dict[int, dict[int, int]] = defaultdict(dict)
+        self._hurried = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def put(self, taken: Taken) -> None:
+        """Score and publish a batch; it is acknowledged after the next snapshot."""
+        if not await self._is_ready(taken.partition, taken.first):
+            taken.skip()
+            return
+        await self._room.wait()
+        held = _Held(taken.last, taken.done, taken.skip)
+        await self._belt.put(taken.partition, taken.records, partial(self._published, taken.partition, held))
+
+    async def assigned(self, partitions: set[int]) -> None:
+        """These are ours from now on, and no others: begin to read back the states that we have not."""
+        for partition in self._recovering.keys() - partitions:
+            self._recovering.pop(partition).cancel()
+        self._let_go()
+        self._assignment += 1
+        self._known.clear()
+        await self._belt.beside(self._pipeline.keep_only, partitions)
+        for partition in self._sizes.keys() - partitions:
+            del self._sizes[partition]
+        for partition in sorted(partitions - self._pipeline.partitions - self._recovering.keys()):
+            self._recover(partition)
+        await self._tell_restored()
+
+    def hurry(self, on: bool) -> None:
+        """Faust waits for all that is in hand: write snapshots at once, whenever something is held."""
+        if on:
+            self._hurried.set()
+        else:
+            self._hurried.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write snapshots until cancelled."""
+        due = time.monotonic() + self._every_s
+        hurried_since: float | None = None
+        while True:
+            now = time.monotonic()
+            hurried = self._hurried.is_set()
+            hurried_since = (hurried_since or now) if hurried else None
+            if (not hurried and now < due) or (hurried and not any(self._held.values())):
+                await self._sleep(max(due - now, 0) if not hurried else None)
+                continue
+            due = now + self._every_s
+            complete = await self._round()
+            if hurried_since is not None and not complete:
+                if time.monotonic() - hurried_since > _GIVE_UP_S:
+                    self._let_go()
+                else:
+                    await asyncio.sleep(_AGAIN_S)
+
+    async def stop(self) -> None:
+        """End what is being read back."""
+        tasks = list(self._recovering.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _round(self) -> bool:
+        """A snapshot of each partition; whether nothing is left that waits for one."""
+        if not self._hurried.is_set():
+            self._metrics.evicted(await self._belt.beside(self._pipeline.evict))
+        complete = True
+        for partition in sorted(self._known):
+            try:
+                if not await self._write(partition):
+                    complete = False
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # whatever it is, nothing is acknowledged, and the next round tries again
+                self._metrics.snapshot_failed()
+                _log.error("no snapshot of partition %d: %s: %s", partition, type(error).__name__, error)
+                complete = False
+        self._metrics.held(self._pipeline.assets(), sum(sum(held.values()) for held in self._sizes.values()))
+        return complete
+
+    async def _write(self, partition: int) -> bool:
+        """Write a partition's snapshot and acknowledge what it holds; False if none can be taken now."""
+        started = time.monotonic()
+        state = await self._belt.beside(self._pipeline.touched, partition)
+        held = self._held.get(partition)
+        if state is None:
+            return not held
+        applied, numbers = state
+        if not held and not numbers:
+            return True
+        assignment, written = self._assignment, 0
+        for start in range(0, len(numbers), _AT_ONCE):
+            if assignment != self._assignment:
+                return True  # what was taken meanwhile may not be what this snapshot began with
+            written += await self._write_blocks(partition, numbers[start : start + _AT_ONCE])
+        await self._belt.settled()
+        meta = await self._belt.beside(self._pipeline.meta, partition, applied)
+        if meta is None or assignment != self._assignment:
+            return True
+        value = encode(meta)
+        await self._changelog.write(partition, [(meta_key(self._prefix), value)])
+        self._release(partition, applied)
+        if unwanted := self._unwanted.pop(partition, None):
+            wanted = {block_key(self._prefix, meta.size, n) for n, at in enumerate(meta.blocks) if at >= 0}
+            gone = sorted(unwanted - wanted - {meta_key(self._prefix)})
+            await self._changelog.write(partition, [(key, None) for key in gone])
+        self._metrics.snapshot_written(time.monotonic() - started, written + len(value))
+        return True
+
+    async def _write_blocks(self, partition: int, numbers: Sequence[int]) -> int:
+        """Copy, encode and write blocks; how many bytes they are."""
+        try:
+            records = await self._belt.beside(self._encoded, partition, numbers)
+            await self._belt.settled()  # their output is safe before they are
+            await self._changelog.write(partition, [(key, value) for key, value, _ in records])
+        except BaseException:
+            await self._belt.beside(self._pipeline.touch, partition, numbers)
+            raise
+        self._sizes[partition].update((number, len(value)) for _, value, number in records)
+        return sum(len(value) for _, value, _ in records)
+
+    def _encoded(self, partition: int, numbers: Sequence[int]) -> list[tuple[bytes, bytes, int]]:
+        return [
+            (block_key(self._prefix, block.size, block.number), encode(block), block.number)
+            for block in self._pipeline.take(partition, numbers)
+        ]
+
+    def _published(self, partition: int, held: _Held) -> None:
+        self._held[partition].append(held)
+        if sum(map(len, self._held.values())) >= _MOST_HELD:
+            self._room.clear()
+        if self._hurried.is_set():
+            self._wake.set()
+
+    def _release(self, partition: int, applied: int) -> None:
+        """Acknowledge the batches up to an offset."""
+        waiting = self._held[partition]
+        while waiting and waiting[0].last <= applied:
+            waiting.popleft().done()
+        self._room.set()
+
+    def _let_go(self) -> None:
+        """Give up the acknowledgements that wait: these batches will be read again, and passed over."""
+        for waiting in self._held.values():
+            while waiting:
+                waiting.popleft().skip()
+        self._room.set()
+
+    async def _is_ready(self, partition: int, first: int) -> bool:
+        """Wait for a partition's state; False if Faust is in a hurry before it is there."""
+        if partition in self._known:
+            return True
+        known = partition in self._pipeline.partitions
+        if partition not in self._recovering and (not known or first > self._pipeline.applied(partition) + 1):
+            # Ours was behind what is committed: others have gone on with this partition while we were away.
+            self._recover(partition)
+        if task := self._recovering.get(partition):
+            hurried = asyncio.create_task(self._hurried.wait())
+            await asyncio.wait({task, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if not task.done():
+                return False
+            if task.cancelled():
+                return False
+            task.result()
+        await self._check_place(partition, first)
+        self._known.add(partition)
+        return True
+
+    async def _check_place(self, partition: int, first: int) -> None:
+        """The state must be of this topic, not of one of the same name that was deleted."""
+        applied, end = self._pipeline.applied(partition), self._highwater(partition)
+        if end is not None and applied >= end:
+            _log.error(
+                "partition %d: its state is of offset %d, but the topic ends at %d, so it is another: begun anew",
+                partition,
+                applied,
+                end,
+            )
+            await self._restore(partition, _anew(Image()), "topic_made_anew")
+        elif first > applied + 1 and applied >= 0:
+            _log.warning(
+                "partition %d: offsets %d to %d were never part of its state", partition, applied + 1, first - 1
+            )
+
+    def _recover(self, partition: int) -> None:
+        task = asyncio.create_task(self._recovery(partition))
+        self._recovering[partition] = task
+        task.add_done_callback(lambda _: self._recovered(partition, task))
+        self._health.recovering[partition] = "its state is being read back"
+        self._metrics.recovering(len(self._health.recovering))
+
+    def _recovered(self, partition: int, task: asyncio.Task[None]) -> None:
+        if self._recovering.get(partition) in {task, None}:
+            self._recovering.pop(partition, None)
+            self._health.recovering.pop(partition, None)
+            self._metrics.recovering(len(self._health.recovering))
+
+    async def _recovery(self, partition: int) -> None:
+        """Read a partition's state back, within the time that there is for it."""
+        started = time.monotonic()
+        assembly = Assembly(self._prefix)
+        reading = asyncio.create_task(self._read(partition, assembly))
+        spent_s = 0.0
+        try:
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=_TICK_S)
+                spent_s += _TICK_S * self._health.connected
+                if spent_s > self._recovery_s:
+                    break
+            if reading.done():
+                image, reason = reading.result(), ""
+                if image.problems and not image.blocks and image.applied < 0:
+                    image = _anew(image)
+            else:
+                _log.error("partition %d: its state was not read within %g s", partition, self._recovery_s)
+                image, reason = _anew(Image()), "deadline"
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        await self._restore(partition, image, reason)
+        self._metrics.recovered(time.monotonic() - started)
+        self._health.progressed()
+
+    async def _read(self, partition: int, assembly: Assembly) -> Image:
+        def progress(done: int, of: int) -> None:
+            self._health.recovering[partition] = f"{done} of {of} records of its state are read"
+            self._health.progressed()
+
+        while True:
+            assembly.clear()
+            try:
+                async for chunk in self._changelog.read(partition, progress):
+                    await self._belt.beside(assembly.add, chunk)
+                break
+            except BrokerError as error:
+                _log.warning("partition %d: its state cannot be read yet: %s", partition, error)
+                await asyncio.sleep(_RECONNECT_S)
+        image: Image = await self._belt.beside(assembly.image)
+        return image
+
+    async def _restore(self, partition: int, image: Image, reason: str) -> None:
+        for kind, detail in image.problems[:20]:
+            _log.error("partition %d: %s state: %s", partition, kind, detail)
+            self._metrics.begun_anew(kind)
+        restored: Restored = await self._belt.beside(self._pipeline.restore, partition, image)
+        if reason:
+            self._metrics.begun_anew(reason)
+        for why, assets in restored.anew.items():
+            _log.warning("partition %d: %d memories are begun anew: %s", partition, assets, why)
+            self._metrics.begun_anew("changed_plan", assets)
+        self._unwanted[partition] = image.keys
+        self._sizes[partition] = dict(image.sizes)
+        await self._tell_restored()
+        _log.info(
+            "partition %d goes on from offset %d with %d assets and %d open alerts",
+            partition,
+            image.applied + 1,
+            restored.assets,
+            restored.open_alerts,
+        )
+
+
+def _anew(found: Image) -> Image:
+    """An empty state that is newer than what was found, and than what may not have been."""
+    return Image(epoch=max(found.epoch + 1, int(time.time()) // 60), keys=found.keys, problems=found.problems)
