@@ -13,7 +13,7 @@ from dashboards import ROOT, boards, panels
 
 pytestmark = pytest.mark.servers
 
-MODULES = ROOT / "deploy" / "grafana" / "node_modules"
+MODULES = ROOT / "deploy" / "node_modules"
 RAW = MODULES / "@grafana" / "schema" / "dist" / "esm" / "raw"
 KINDS = {
     "timeseries": "TimeSeries",
@@ -41,7 +41,7 @@ NO_FIELDS = {"stat": "{}", "table": "common.TableFieldOptions"}
 def compile_with_types(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Compile a text; returns what the compiler says, "" if nothing."""
     if shutil.which("node") is None or not RAW.is_dir():
-        pytest.skip("Grafana's types are not installed: npm ci --prefix deploy/grafana (needs Node)")
+        pytest.skip("Grafana's types are not installed: npm ci --prefix deploy (needs Node)")
     folder = tmp_path_factory.mktemp("types")
     imports = [
         f'import type * as dashboard from "{RAW}/dashboard/x/dashboard_types.gen";',
