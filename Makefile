@@ -9,7 +9,7 @@ DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check pictures bench faults test-kafka lock clean
+.PHONY: help setup demo test check docs pictures bench faults test-kafka lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ check: setup  ## The gate: ruff, mypy --strict, import-linter, unit tests
 bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--json FILE"); a quarter of an hour
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+docs: setup  ## Write what is written from the code: docs/reference.md, docs/schemas
+	$(BIN)/python -m stream.reference docs/reference.md
+	$(BIN)/python -m stream.schemas docs/schemas
 
 pictures: setup  ## Take the README's pictures of the live page anew (needs Chromium)
 	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_live_page.py -k pictures -q

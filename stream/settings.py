@@ -32,7 +32,15 @@ class _Strict(BaseModel):
 
 
 class TopicSettings(_Strict):
-    """Names of the topics. ``scores`` may be empty: then no scores are published to Kafka."""
+    """Names of the topics.
+
+    readings      what the plant sends, keyed by asset
+    alerts        every transition of every alert, keyed by its id; compacted
+    scores        every score, or those that ``thinning`` keeps; empty: no scores are published to Kafka
+    dead_letters  what could not be used, as it came, with the reason in its headers
+    late          records with readings that came later than ``input.lateness_s`` allows, as they came
+    state         what is remembered of assets, for a worker that takes over; compacted
+    """
 
     readings: str = "plant.readings.v1"
     alerts: str = "plant.alerts.v1"
@@ -45,6 +53,7 @@ class TopicSettings(_Strict):
 class InputSettings(_Strict):
     """How a record becomes readings.
 
+    format             a file name in stream/sources
     time               what a number in ``ts`` means; text is RFC 3339 in any case
     earliest, latest   readings observed outside are dead letters: a wrong unit or a dead clock battery. ``latest`` is
                        fixed in the plan, not "now", so that a replay decides as the live run did
@@ -55,6 +64,7 @@ class InputSettings(_Strict):
     max_held_readings  of one asset at most so many are held back; the oldest go first
     ahead_s            how far a reading may jump ahead of its asset and of ``ahead_witnesses`` others of its partition;
                        farther is a dead letter, ``future``. None: nobody is judged
+    ahead_witnesses    that many others
     max_record_bytes   a larger record is a dead letter
     max_readings_per_record   so is a frame with more readings
     """
@@ -88,6 +98,8 @@ class GapSettings(_Strict):
     ``interpolate``: up to ``longer_than_s``, and at most for a window's length, the gap is filled with rows at the
     detector's period, with the last value or on a straight line; they fill windows and are not judged themselves.
 
+    policy         which of these
+    longer_than_s  how long a gap may be; None: five of the detector's periods
     grid  puts readings that come at any time, or with a part of the signals each, on the detector's period: one row a
           period, with the last that is known of each signal, if it is not older than ``longer_than_s``. A row is judged
           when a reading of a later period shows that it is complete.
@@ -149,6 +161,7 @@ class DetectorSettings(_Strict):
     kind                   a file name in models/detectors
     assets                 patterns such as ``pump-*``
     signals                the columns it sees; empty when training: all that the recordings have
+    gaps                   what happens where readings are missing
     artifact               folder of the trained artifact; ``{asset}`` in it means a model of its own for every asset
     hop                    score every how many readings
     false_alarms_per_day   what the operator accepts, for one asset and this detector
@@ -233,8 +246,10 @@ class StateSettings(_Strict):
 class Plan(_Strict):
     """The plan: ``headrace.toml``.
 
-    site    name of the plant, a tag of all that is written
-    units   of signals, by their names: what stands beside numbers and axes. Nothing is converted
+    site       name of the plant, a tag of all that is written
+    units      of signals, by their names: what stands beside numbers and axes. Nothing is converted
+    signals    physical ranges, by patterns of names
+    detectors  what is at work, by names of your choice
     """
 
     site: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
@@ -296,19 +311,29 @@ class KafkaSettings(BaseSettings):
     """Where the Kafka cluster is and how to be let in; read from ``HEADRACE_KAFKA_*``.
 
     The same settings reach every client: Faust's consumer, the producer of alerts, and the command line's.
+
+    bootstrap                     addresses, host:port, with commas
+    group                         consumer group: workers of one share the assets
+    instance_id                   a stable name of this worker keeps its partitions over a quick restart (static
+                                  membership)
+    security_protocol, sasl_mechanism, username   how to be let in
+    password                      or ``password_file``
+    password_file                 the password's file: what Docker and Kubernetes mount a secret as
+    ca_file, cert_file, key_file  TLS; certificates and host names are always verified
+    replication_factor, partitions   of topics that the worker has to create
+    session_timeout_s             a worker that is silent for so long loses its partitions to others
+    max_record_bytes              largest record that is fetched or produced
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_KAFKA_", frozen=True)
 
     bootstrap: str = "127.0.0.1:9092"
     group: str = "headrace"
-    #: A stable name of this worker keeps its partitions over a quick restart (static membership).
     instance_id: str = ""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     username: str = ""
     password: SecretStr = SecretStr("")
-    #: The password's file, in place of ``password``: what Docker and Kubernetes mount a secret as.
     password_file: Path | None = None
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -371,7 +396,14 @@ class KafkaSettings(BaseSettings):
 class WorkerSettings(BaseSettings):
     """How a worker runs; read from ``HEADRACE_WORKER_*``.
 
-    web_host           binds narrowly by default: metrics and health are for the machine itself unless told otherwise
+    plan               the plan's file
+    web_host           binds narrowly by default: page, metrics and health are for the machine itself unless told
+                       otherwise
+    web_port           their port; 0 takes a free one
+    grace_s            how long a stop waits for the batch in hand
+    commit_every_s     how often offsets are committed
+    max_poll_records   records in one batch at most
+    log_level          of the worker's log, on standard error
     snapshot_every_s   how often the state of what was touched is written; offsets are committed only when it is. 0: the
                        state is in memory only, and offsets are committed when the sinks have the output
     recovery_s         how long reading the state back may take before work begins without it

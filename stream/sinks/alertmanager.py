@@ -47,7 +47,9 @@ class AlertmanagerSettings(BaseSettings):
     """Where alerts are sent; read from ``HEADRACE_ALERTMANAGER_*``. Empty ``urls`` turn the sink off.
 
     urls            of every Alertmanager of the cluster, with commas; not of a load balancer before them
-    token           sent as a bearer token; or ``username`` and ``password``
+    token           sent as a bearer token
+    username, password   in place of a token
+    timeout_s       for one request
     resend_every_s  how often what is open is sent again
     held_alerts     changes held for an Alertmanager that is away; beyond, the oldest are dropped, and counted
     link            where a person finds out more; ``{asset}``, ``{detector}`` and ``{site}`` are filled in, for example

@@ -27,6 +27,8 @@ _MAX_POSTS: Final = 64  # for one block, when looking for the lines to blame
 class InfluxSettings(BaseSettings):
     """Where scores and alerts are kept; read from ``HEADRACE_INFLUX_*``. An empty ``url`` turns the sink off.
 
+    url, org, bucket, token   where, and how to be let in
+    timeout_s      for one request
     batch_lines    lines in one request
     held_lines, held_bytes    what is held in memory at most; an hour of 250 readings a second of 30 signals by default
     spool_dir      folder for what is beyond that, or must survive a restart: lines go there while the server is away,
