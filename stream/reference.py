@@ -46,7 +46,7 @@ from stream.sinks.prometheus import Metrics
 from stream.topics import topic_configs
 
 #: The tables of the plan, as they stand in it.
-_PLAN = {
+_PLAN: dict[str, type[BaseModel]] = {
     "": Plan,
     "topics": TopicSettings,
     "input": InputSettings,

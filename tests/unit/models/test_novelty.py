@@ -1,5 +1,6 @@
 import math
 from bisect import insort
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ HOUR_MS = 3_600_000
 
 
 def fresh(size=512, signals=1):
-    detector = registry.create("novelty", signals=signals, config={"size": size})
+    detector: Any = registry.create("novelty", signals=signals, config={"size": size})
     detector.begin_empty()
     return detector
 
@@ -42,7 +43,9 @@ def push(held, value, rel=2.0):
 
 def test_it_is_the_formula_on_all_of_the_past():
     values = np.random.default_rng(1).normal(size=60).astype(np.float32).tolist()
-    held, past, largest = memory(size=64), [], []
+    held = memory(size=64)
+    past: list[float] = []
+    largest: list[float] = []
     for value in values:
         told = push(held, value)
         if len(past) >= 3:
@@ -131,7 +134,7 @@ def test_alarms_on_noise_get_rarer():
 
 
 def test_history_is_begun_with_and_a_reset_goes_back_to_it():
-    detector = registry.create("novelty", signals=1)
+    detector: Any = registry.create("novelty", signals=1)
     detector.fit([noise(300)], [noise(80, seed=1)])
     state = detector.begin(2)
     spike = np.full((1, 1), 40.0, np.float32)

@@ -60,9 +60,9 @@ def test_the_grid_equals_one_reading_after_the_other_however_the_batches_are_cut
 ) -> None:
     now = dict.fromkeys(range(3), 1000)
     events = []
-    for value, (slot, step, signal) in enumerate(steps):
-        now[slot] += step
-        events.append((slot, now[slot], signal, float(value)))
+    for count, (asset, step, signal) in enumerate(steps):
+        now[asset] += step
+        events.append((asset, now[asset], signal, float(count)))
     grid = Grid(10.0, longest_ms, 2)
     rows: list[Row] = []
     pauses: dict[int, int] = {}
