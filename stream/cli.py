@@ -30,7 +30,7 @@ class _Help(click.Group):
     """Shows the commands in the order of use, and turns our errors into one clear line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return ["demo", "check", "train", "worker", "replay", "backtest", "alerts", "dlq", "simulate"]
+        return ["demo", "check", "train", "worker", "replay", "backtest", "evaluate", "alerts", "dlq", "simulate"]
 
 
 def _examples(text: str) -> Callable[[F], F]:
@@ -301,6 +301,47 @@ def backtest(
         time_column=time_column,
         asset_column=asset_column,
     )
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    required=True,
+    type=click.Choice(["nab", "skab", "tep", "asd", "smap_msl"]),
+    help="Which benchmark the folder is laid out like; may be repeated for a folder of folders.",
+)
+@click.option("--detector", help="Another detector than the suite's own.")
+@click.option(
+    "--scores",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write per-row scores here, and go on from there.",
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write one record a figure.")
+@click.option("--processes", type=click.IntRange(min=1), help="Default: one a core.")
+@_explained
+@_examples("""
+headrace evaluate --suite nab recordings/nab
+headrace evaluate --suite skab --suite tep recordings --scores scores --json figures.json
+headrace evaluate --suite asd recordings/asd --detector pca
+""")
+def evaluate(
+    folder: Path,
+    suites: tuple[str, ...],
+    detector: str | None,
+    scores: Path | None,
+    json_file: Path | None,
+    processes: int | None,
+) -> None:
+    """Run public benchmarks over recordings laid out like them: figures beside the published ones.
+
+    One fixed configuration a suite, whatever the file. Ends with 1 if a bar of the suite is not met.
+    """
+    from stream.commands.evaluate import run_evaluate  # noqa: PLC0415
+
+    sys.exit(run_evaluate(suites, folder, detector=detector, scores=scores, json_file=json_file, processes=processes))
 
 
 @main.command()

@@ -1,20 +1,20 @@
 import math
 from bisect import insort
-from typing import Any
 
 import numpy as np
 import pytest
 
-from models import novelty, registry
+from models import novelty
 from models.artifact import load
 from models.datasets import Recording
+from models.detectors.novelty import Config, Novelty
 from models.train import score_series, train
 
 HOUR_MS = 3_600_000
 
 
 def fresh(size=512, signals=1):
-    detector: Any = registry.create("novelty", signals=signals, config={"size": size})
+    detector = Novelty(signals, Config(size=size))
     detector.begin_empty()
     return detector
 
@@ -43,9 +43,9 @@ def push(held, value, rel=2.0):
 
 def test_it_is_the_formula_on_all_of_the_past():
     values = np.random.default_rng(1).normal(size=60).astype(np.float32).tolist()
-    held = memory(size=64)
     past: list[float] = []
     largest: list[float] = []
+    held = memory(size=64)
     for value in values:
         told = push(held, value)
         if len(past) >= 3:
@@ -134,7 +134,7 @@ def test_alarms_on_noise_get_rarer():
 
 
 def test_history_is_begun_with_and_a_reset_goes_back_to_it():
-    detector: Any = registry.create("novelty", signals=1)
+    detector = Novelty(1, Config())
     detector.fit([noise(300)], [noise(80, seed=1)])
     state = detector.begin(2)
     spike = np.full((1, 1), 40.0, np.float32)

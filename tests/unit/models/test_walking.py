@@ -3,7 +3,7 @@ import functools
 import numpy as np
 import pytest
 
-from models import registry
+from models.detectors.innovations import Config, Innovations
 from models.walking import PURGE, folds
 
 
@@ -15,7 +15,7 @@ def plant(rows, seed=0):
 
 @functools.cache
 def trained():
-    detector = registry.create("innovations", signals=2)
+    detector = Innovations(2, Config())
     detector.fit([plant(600)], [])
     return detector
 

@@ -1,0 +1,74 @@
+"""One case through one detector: learn, calibrate on rows it has not learnt from, score every row of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from models import registry
+from models.base import Detector, Float32, Float64
+from models.scaling import RobustScaler
+from models.suites.base import Case, Judged
+from models.train import score_rows
+
+#: A row alarms above this quantile of clean rows that were held back.
+QUANTILE: Final = 0.99
+_FIT, _VALIDATION = 0.6, 0.75  # where the parts of a rehearsal end, as in ``models.train``
+_LEAD: Final = 2  # windows of training that a test which continues it is begun with
+
+
+def judge(case: Case, detector: str, config: Mapping[str, Any], seed: int = 0) -> Judged:
+    """Score a case. A detector's own calibration is used where it has one, else that of a rehearsal."""
+    model = registry.create(detector, signals=case.test.shape[1], config=config)
+    if case.cold and hasattr(model, "begin_empty"):
+        model.begin_empty()
+        scores = _run(model, case.test.astype(np.float32), case.at_ms)
+        return Judged(case, _filled(scores / getattr(model, "natural_threshold", 1.0)))
+    scaler = RobustScaler.none(model.signals) if getattr(model, "unscaled", False) else RobustScaler.fit([case.train])
+    rows = scaler.transform(case.train)
+    threshold = getattr(model, "natural_threshold", None)
+    if threshold is None:
+        threshold = _rehearsed(case.train, detector, config, seed)
+    if getattr(model, "calibrates_itself", False):
+        model.fit([rows], [], seed=seed)
+    else:
+        cut = int(_VALIDATION * len(rows))
+        model.fit([rows[:cut]], [rows[cut:]], seed=seed)
+    lead = rows[-_LEAD * model.window :] if case.continues else rows[:0]
+    seen = np.concatenate([lead, scaler.transform(case.test)])
+    at_ms = np.concatenate([np.full(len(lead), case.at_ms[0] if len(case.at_ms) else 0), case.at_ms])
+    scores = _run(model, seen, at_ms)[len(lead) :]
+    return Judged(case, _filled(scores / threshold))
+
+
+def _rehearsed(train: Float64, detector: str, config: Mapping[str, Any], seed: int) -> float:
+    """The score that one held-back clean row in a hundred exceeds."""
+    model = registry.create(detector, signals=train.shape[1], config=config)
+    if getattr(model, "calibrates_itself", False):
+        return 1.0
+    fit, validation = int(_FIT * len(train)), int(_VALIDATION * len(train))
+    scaler = RobustScaler.fit([train[:fit]])
+    rows = scaler.transform(train)
+    model.fit([rows[:fit]], [rows[fit:validation]], seed=seed)
+    held_back = _run(model, rows[max(validation - model.window + 1, 0) :], None)[model.window - 1 :]
+    known = held_back[np.isfinite(held_back)]
+    return max(float(np.quantile(known, QUANTILE)), 1e-9) if len(known) else 1.0
+
+
+def _run(model: Detector, rows: Float32, at_ms: Any) -> Float64:
+    """(row,) scores; NaN before the first full window."""
+    stepper = getattr(model, "stepper", None)
+    if stepper is not None:
+        one = np.zeros(1, np.int64)
+        scores = stepper.run(stepper.begin(1), one, np.array([len(rows)]), rows, at_ms).score.copy()
+        scores[: model.window - 1] = np.nan
+        return np.asarray(scores)
+    if len(rows) < model.window:
+        return np.full(len(rows), np.nan)
+    return np.concatenate([np.full(model.window - 1, np.nan), score_rows(model, rows).score])
+
+
+def _filled(scores: Float64) -> Float64:
+    return np.where(np.isfinite(scores), scores, 0.0)
