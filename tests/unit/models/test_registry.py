@@ -48,7 +48,9 @@ def test_an_int_will_do_for_a_float():
 
 def test_what_needs_tensorflow_is_known_without_importing_it():
     for name in registry.names():
-        assert registry.needs_tensorflow(name) == name.endswith(("_forecaster", "_autoencoder", "gan", "usad")), name
+        assert registry.needs_tensorflow(name) == name.endswith(
+            ("_forecaster", "_autoencoder", "_classifier", "gan", "usad")
+        ), name
 
 
 @pytest.mark.parametrize("name", NO_TENSORFLOW)
