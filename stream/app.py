@@ -136,7 +136,7 @@ def create_app(
             board.settle(await belt.beside(pipeline.names), still_open)
 
     app.changelog = changelog
-    app.beside = (partial(_beat, health),)
+    app.beside = (partial(_beat, health, metrics),)
     if changelog is not None:
         app.beside = (*app.beside, partial(_probe, changelog, health))
     if changelog is not None and worker.snapshot_every_s:
@@ -241,10 +241,11 @@ class _Measure:
             health.progressed()
 
 
-async def _beat(health: Health) -> None:
-    """Show the watchdog that the event loop turns."""
+async def _beat(health: Health, metrics: Metrics) -> None:
+    """Show the watchdog that the event loop turns, and the metrics what is on it."""
     while True:
         health.beat()
+        metrics.tasks(len(asyncio.all_tasks()))
         await asyncio.sleep(_BEAT_S)
 
 

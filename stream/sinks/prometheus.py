@@ -94,6 +94,7 @@ class Metrics:
         self._lag = self._gauge("consumer_lag_records", "records not yet read, all partitions of this worker")
         self._committed = self._gauge("last_commit_timestamp_seconds", "when offsets were last committed")
         self._partitions = self._gauge("assigned_partitions", "partitions of the input topic assigned to this worker")
+        self._tasks = self._gauge("event_loop_tasks", "tasks on the event loop: a number that grows is a leak")
         self._rebalances = self._counter("rebalances", "times that partitions were assigned to this worker")
         self._gauge("build_info", "1", "version", "python").labels(version, platform.python_version()).set(1)
         self.state = StateMetrics(self.registry)
@@ -138,6 +139,10 @@ class Metrics:
         """Say how many records wait on the partitions that this worker has."""
         self._lag.set(records)
         self._partitions.set(partitions)
+
+    def tasks(self, count: int) -> None:
+        """Say how many tasks the event loop has."""
+        self._tasks.set(count)
 
     def committed(self) -> None:
         """Say that offsets have just been committed."""

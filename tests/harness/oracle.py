@@ -54,12 +54,12 @@ def judge(kafka: KafkaSettings, plan: Plan) -> Judgement:
     """Compare what ``plan``'s topics hold now; the run must have come to its end (``wait_committed``)."""
     outputs = undisturbed(kafka, plan)
     found: list[tuple[str, Counter[Hashable], Counter[Hashable]]] = [
-        ("alert", _expected(outputs, _alerts), _published(kafka, plan.topics.alerts, lambda raw: raw.value)),
-        ("dead", _expected(outputs, _dead), _published(kafka, plan.topics.dead_letters, _origin)),
-        ("late", _expected(outputs, _late), _published(kafka, plan.topics.late, _origin)),
+        ("alert", _expected(outputs, _alerts), published(kafka, plan.topics.alerts)),
+        ("dead", _expected(outputs, _dead), published(kafka, plan.topics.dead_letters, _origin)),
+        ("late", _expected(outputs, _late), published(kafka, plan.topics.late, _origin)),
     ]
     if plan.topics.scores:
-        scores = _published(kafka, plan.topics.scores, lambda raw: raw.value)
+        scores = published(kafka, plan.topics.scores)
         found.append(("score", _expected(outputs, lambda output: _scores(output, plan.site)), scores))
     lost = [(kind, each) for kind, wanted, got in found for each in wanted.keys() - got.keys()]
     invented = [(kind, each) for kind, wanted, got in found for each in got.keys() - wanted.keys()]
@@ -107,7 +107,10 @@ def _late(output: Output) -> Iterable[Hashable]:
     return ((late.record.partition, late.record.offset) for late in output.late)
 
 
-def _published(kafka: KafkaSettings, topic: str, piece: Callable[..., Hashable]) -> Counter[Hashable]:
+def published(
+    kafka: KafkaSettings, topic: str, piece: Callable[..., Hashable] = lambda raw: raw.value
+) -> Counter[Hashable]:
+    """What a topic holds: the records' values, or what ``piece`` makes of a record."""
     return Counter(piece(raw) for batch in read_records(kafka, topic) for raw in batch)
 
 

@@ -35,7 +35,8 @@ class Worker:
             **environment,
         }
         self._port_file = log.with_suffix(".port")
-        self._command = [sys.executable, "-m", "stream.cli", "worker", "--plan", str(plan)]
+        self._module = ["-m", "stream.cli"]
+        self._arguments = ["worker", "--plan", str(plan)]
         self._log = log
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -44,10 +45,35 @@ class Worker:
         self.url = f"http://127.0.0.1:{port}"
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._command, "--web-port", str(port)], env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, *self._module, *self._arguments, "--web-port", str(port)],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         self.wait(lambda: self.get("/health/ready") is not None, within_s, "ready")
         return self
+
+    def run_module(self, script: Path | None) -> None:
+        """From the next start on run a script in place of the command; None: the command again."""
+        self._module = [str(script)] if script else ["-m", "stream.cli"]
+
+    def memory_mb(self) -> float:
+        """Its resident memory."""
+        return int(self._status("VmRSS").split()[0]) / 1024
+
+    def threads(self) -> int:
+        """How many threads it has."""
+        return int(self._status("Threads"))
+
+    def files(self) -> int:
+        """How many files and sockets it has open."""
+        assert self.process is not None
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def _status(self, key: str) -> str:
+        assert self.process is not None
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{key}:"))
 
     def start_again(self) -> Worker:
         """Start it anew on the same port."""
@@ -67,9 +93,9 @@ class Worker:
                 pytest.fail(f"worker not {what} (exit {self.process.poll()}):\n{self._log.read_text()[-4000:]}")
             time.sleep(0.05)
 
-    def get(self, path: str) -> str | None:
+    def get(self, path: str, timeout_s: float = 5) -> str | None:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=timeout_s) as answer:
                 return str(answer.read().decode())
         except OSError:
             return None
