@@ -18,8 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-_START_S = 30.0
-_ANSWER_S = 20.0
+_START_S = 90.0
+_ANSWER_S = 60.0
 
 
 class Page:
@@ -67,7 +67,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    async def wait_for(self, script: str, within_s: float = 15.0) -> Any:
+    async def wait_for(self, script: str, within_s: float = 45.0) -> Any:
         """Evaluate until it gives something true; that."""
         deadline = asyncio.get_running_loop().time() + within_s
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from live_plant import LivePlant
 from PIL import Image
 
 from models.datasets import Recording
+from models.evaluate import Event
 from stream.settings import Plan, load_plan
 
 pytestmark = pytest.mark.browser
@@ -158,7 +159,7 @@ async def test_held_it_stands_still_and_a_lost_worker_is_told(page: Page, plant:
     asked = len(page.requests)
     plant.play(30)
     await asyncio.sleep(2.5)
-    assert len(page.requests) <= asked + 1  # one may have been on its way
+    assert len(page.requests) <= asked + 2  # of each question one may have been on its way
     assert await page.text("#asset-newest") == before
     await page.click("#hold")
     await page.wait_for(f"document.querySelector('#asset-newest').innerText !== {before!r}")
@@ -248,22 +249,22 @@ async def test_the_pictures_of_the_readme(page: Page, tmp_path: Path) -> None:
     plant = LivePlant(plan, live)
     folder = Path(os.environ.get("HEADRACE_PICTURES", tmp_path))
     async with serving(plant, page):
-        fault = max(faults, key=lambda event: len(event.signals))
         first_ms = min(event.start_ms for event in faults)
-        plant.play((first_ms - plant.now_ms) / 1000 - 60)
+        plant.play((first_ms - plant.now_ms) / 2000)
+        while plant.board.alerts.open():
+            assert plant.now_ms < first_ms, "an alert was open all the time before the first fault"
+            plant.play(60)
         await page.show_as(1280, 500)
         await page.open(f"{plant.url}/")
         await page.wait_for("document.querySelectorAll('#assets a').length === 12")
         calm = await photograph(page, folder / "page-calm.png")
-        assert plant.board.alerts.open() == []
 
-        plant.play((fault.start_ms - plant.now_ms) / 1000)
-        while not any(alert.asset == fault.asset for alert in plant.board.alerts.open()):
-            assert plant.now_ms < fault.end_ms, f"{fault.sentence} on {fault.asset} was not found"
+        while not (found := told(plant, faults)):
+            assert plant.now_ms < max(event.end_ms for event in faults), "no fault was found"
             plant.play(60)
-        plant.play(min(300, (fault.end_ms - plant.now_ms) / 1000))
+        plant.play(300)
         await page.show_as(1280, 1180)
-        await page.evaluate(f"location.hash = '#/asset/{fault.asset}'")
+        await page.evaluate(f"location.hash = '#/asset/{found}'")
         await page.wait_for("document.querySelectorAll('#signals canvas').length === 8")
         await page.wait_for("document.querySelectorAll('#alerts a').length")
         alarmed = await photograph(page, folder / "page-fault.png")
@@ -271,6 +272,15 @@ async def test_the_pictures_of_the_readme(page: Page, tmp_path: Path) -> None:
     severities = {(0xB0, 0x10, 0x3A), (0xB3, 0x43, 0x0B), (0x85, 0x5A, 0x00)}  # as page.css has them
     assert severities & colours(alarmed)
     assert not severities & colours(calm)
+
+
+def told(plant: LivePlant, faults: Sequence[Event]) -> str:
+    """An asset with a fault and an open alert of a detector that expects something; or nothing."""
+    struck = {event.asset for event in faults if event.start_ms < plant.now_ms < event.end_ms - 300_000}
+    for alert in plant.board.alerts.open():
+        if alert.asset in struck and alert.causes[0].low is not None:
+            return alert.asset
+    return ""
 
 
 async def photograph(page: Page, path: Path) -> Image.Image:
