@@ -30,7 +30,19 @@ class _Help(click.Group):
     """Shows the commands in the order of use, and turns our errors into one clear line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return ["demo", "check", "train", "worker", "replay", "backtest", "evaluate", "alerts", "dlq", "simulate"]
+        return [
+            "demo",
+            "check",
+            "train",
+            "worker",
+            "replay",
+            "backtest",
+            "evaluate",
+            "choose",
+            "alerts",
+            "dlq",
+            "simulate",
+        ]
 
 
 def _examples(text: str) -> Callable[[F], F]:
@@ -342,6 +354,33 @@ def evaluate(
     from stream.commands.evaluate import run_evaluate  # noqa: PLC0415
 
     sys.exit(run_evaluate(suites, folder, detector=detector, scores=scores, json_file=json_file, processes=processes))
+
+
+@main.command()
+@_DATA
+@click.option("--detector", "candidates", multiple=True, help="Let only these compete; default: all quick ones.")
+@click.option("--seed", default=0, show_default=True)
+@_TIME_COLUMN
+@_ASSET_COLUMN
+@_explained
+@_examples("""
+headrace choose history/*.csv
+headrace choose history/ --detector innovations --detector lstm_forecaster
+""")
+def choose(
+    data: tuple[Path, ...],
+    candidates: tuple[str, ...],
+    seed: int,
+    time_column: str | None,
+    asset_column: str | None,
+) -> None:
+    """Let detectors compete on clean history, and say which one to put into the plan.
+
+    Each learns the older three quarters of the longest recording; faults are laid over copies of the newest quarter.
+    """
+    from stream.commands.choose import run_choose  # noqa: PLC0415
+
+    run_choose(data, candidates=candidates, seed=seed, time_column=time_column, asset_column=asset_column)
 
 
 @main.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from models import registry
 from models.base import Detector, Float32, Float64
@@ -19,28 +21,49 @@ _FIT, _VALIDATION = 0.6, 0.75  # where the parts of a rehearsal end, as in ``mod
 _LEAD: Final = 2  # windows of training that a test which continues it is begun with
 
 
-def judge(case: Case, detector: str, config: Mapping[str, Any], seed: int = 0) -> Judged:
-    """Score a case. A detector's own calibration is used where it has one, else that of a rehearsal."""
-    model = registry.create(detector, signals=case.test.shape[1], config=config)
-    if case.cold and hasattr(model, "begin_empty"):
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A detector that has learnt; ``lead`` are the scaled rows that a test which continues its history begins with."""
+
+    model: Detector
+    scaler: RobustScaler
+    threshold: float
+    lead: Float32
+
+    def scores(self, values: Float64, at_ms: npt.NDArray[np.int64], *, continues: bool) -> Float64:
+        """(row, signal) -> (row,) scores over the threshold, 0 where the detector says nothing."""
+        lead = self.lead if continues else self.lead[:0]
+        seen = np.concatenate([lead, self.scaler.transform(values)])
+        times = np.concatenate([np.full(len(lead), at_ms[0] if len(at_ms) else 0), at_ms])
+        scores = _run(self.model, seen, times)[len(lead) :]
+        return np.where(np.isfinite(scores), scores / self.threshold, 0.0)
+
+
+def learn(train: Float64, detector: str, config: Mapping[str, Any], seed: int = 0, *, cold: bool = False) -> Fitted:
+    """Learn from (row, signal). A detector's own calibration is used where it has one, else that of a rehearsal.
+
+    ``cold``: what can begin without training does, and is not shown ``train``.
+    """
+    model = registry.create(detector, signals=train.shape[1], config=config)
+    scaler = RobustScaler.none(model.signals) if getattr(model, "unscaled", False) else RobustScaler.fit([train])
+    rows = scaler.transform(train)
+    natural = getattr(model, "natural_threshold", None)
+    if cold and hasattr(model, "begin_empty"):
         model.begin_empty()
-        scores = _run(model, case.test.astype(np.float32), case.at_ms)
-        return Judged(case, _filled(scores / getattr(model, "natural_threshold", 1.0)))
-    scaler = RobustScaler.none(model.signals) if getattr(model, "unscaled", False) else RobustScaler.fit([case.train])
-    rows = scaler.transform(case.train)
-    threshold = getattr(model, "natural_threshold", None)
-    if threshold is None:
-        threshold = _rehearsed(case.train, detector, config, seed)
+        return Fitted(model, scaler, natural or 1.0, rows[:0])
+    threshold = _rehearsed(train, detector, config, seed) if natural is None else natural
     if getattr(model, "calibrates_itself", False):
         model.fit([rows], [], seed=seed)
     else:
         cut = int(_VALIDATION * len(rows))
         model.fit([rows[:cut]], [rows[cut:]], seed=seed)
-    lead = rows[-_LEAD * model.window :] if case.continues else rows[:0]
-    seen = np.concatenate([lead, scaler.transform(case.test)])
-    at_ms = np.concatenate([np.full(len(lead), case.at_ms[0] if len(case.at_ms) else 0), case.at_ms])
-    scores = _run(model, seen, at_ms)[len(lead) :]
-    return Judged(case, _filled(scores / threshold))
+    return Fitted(model, scaler, threshold, rows[-_LEAD * model.window :])
+
+
+def judge(case: Case, detector: str, config: Mapping[str, Any], seed: int = 0) -> Judged:
+    """Learn and score a case."""
+    fitted = learn(case.train, detector, config, seed, cold=case.cold)
+    return Judged(case, fitted.scores(case.test, case.at_ms, continues=case.continues))
 
 
 def _rehearsed(train: Float64, detector: str, config: Mapping[str, Any], seed: int) -> float:
@@ -68,7 +91,3 @@ def _run(model: Detector, rows: Float32, at_ms: Any) -> Float64:
     if len(rows) < model.window:
         return np.full(len(rows), np.nan)
     return np.concatenate([np.full(model.window - 1, np.nan), score_rows(model, rows).score])
-
-
-def _filled(scores: Float64) -> Float64:
-    return np.where(np.isfinite(scores), scores, 0.0)

@@ -1,0 +1,110 @@
+"""Which detector for this plant: a short contest on its own history, without a label.
+
+The newest quarter of clean history is kept from every candidate. Faults of the usual sorts are laid over copies of it
+(a step, a drift, noise, an oscillation, a sensor that rests, a signal that shows another time's values), each on one
+signal, sized by what the signal does anyway. A candidate is worth what it finds of these rows at its own threshold, and
+what it ranks above clean ones whatever the threshold (VUS-PR); false alarms on the untouched copy stand beside. Made-up
+faults are not the plant's: take the order as a hint, and the figures as comparable among candidates only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.base import Float64, Progress, no_progress
+from models.errors import TrainingError
+from models.measures.volume import vus
+from models.suites.judging import learn
+
+#: What trains in seconds: a deep candidate has to be named.
+QUICK: Final = ("innovations", "pca", "kmeans", "mset", "ewma")
+_HELD_BACK: Final = 0.25
+_LEAST_ROWS: Final = 400
+_MOST_ROWS: Final = 12_000  # of history: more only costs time here
+_FAULT: Final = 0.08  # of the held-back rows, each
+_TOLERANCE: Final = 50  # rows
+_SORTS: Final = ("step", "drift", "noise", "oscillation", "rest", "other time")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a candidate did.
+
+    found: share of the faults that alarmed; volume: mean VUS-PR; false_alarms: share of clean rows that alarmed.
+    """
+
+    detector: str
+    found: float
+    volume: float
+    false_alarms: float
+
+    @property
+    def worth(self) -> float:
+        """What candidates are ordered by."""
+        return self.volume - self.false_alarms
+
+
+def contest(
+    history: Float64, candidates: Sequence[str] = QUICK, *, seed: int = 0, progress: Progress = no_progress
+) -> list[Standing]:
+    """Let candidates compete on clean history (row, signal), in the order of time, NaN where missing; the best first.
+
+    Raises ``TrainingError`` if there is too little history, ``UnknownDetector`` for a name.
+    """
+    rows = history[-_MOST_ROWS:]
+    if len(rows) < _LEAST_ROWS:
+        raise TrainingError(f"a contest needs {_LEAST_ROWS} clean rows, there are {len(rows)}: give more history")
+    cut = round((1 - _HELD_BACK) * len(rows))
+    learnt, clean = rows[:cut], rows[cut:]
+    trials = [
+        _with_fault(learnt, clean, sort, np.random.default_rng([seed, place])) for place, sort in enumerate(_SORTS)
+    ]
+    at_ms = np.arange(len(clean)) * 1000
+    standings = []
+    for place, name in enumerate(candidates, 1):
+        fitted = learn(learnt, name, {}, seed)
+        untouched = fitted.scores(clean, at_ms, continues=True)
+        faulty = [(labels, fitted.scores(values, at_ms, continues=True)) for values, labels in trials]
+        standings.append(
+            Standing(
+                name,
+                found=float(np.mean([(scores[labels] >= 1).any() for labels, scores in faulty])),
+                volume=float(np.mean([vus(labels, scores, _TOLERANCE)[0] for labels, scores in faulty])),
+                false_alarms=float((untouched >= 1).mean()),
+            )
+        )
+        progress(place, len(candidates), name)
+    return sorted(standings, key=lambda standing: -standing.worth)
+
+
+def _with_fault(
+    learnt: Float64, clean: Float64, sort: str, rng: np.random.Generator
+) -> tuple[Float64, npt.NDArray[np.bool_]]:
+    """A copy of ``clean`` with one fault on one signal that moves: values, and (row,) where the fault is."""
+    spans = np.nanstd(learnt, axis=0)
+    moving = np.flatnonzero(spans > 0)
+    if not len(moving):
+        raise TrainingError("no signal of the history moves: there is nothing to compete on")
+    signal = int(rng.choice(moving))
+    length = max(round(_FAULT * len(clean)), 20)
+    start = int(rng.integers(len(clean) // 4, len(clean) - length))
+    time, fault = np.arange(length), slice(start, start + length)
+    values, span = clean.copy(), spans[signal]
+    part = values[fault, signal]
+    begin = int(rng.integers(0, len(learnt) - length))
+    values[fault, signal] = {
+        "step": part + 1.5 * span,
+        "drift": part + 2.5 * span * time / length,
+        "noise": part + span * rng.normal(size=length),
+        "oscillation": part + span * np.sin(2 * np.pi * time / 7.3),
+        "rest": np.full(length, part[0]),
+        "other time": learnt[begin : begin + length, signal],
+    }[sort]
+    labels = np.zeros(len(clean), bool)
+    labels[fault] = True
+    return values, labels
