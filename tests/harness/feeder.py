@@ -18,18 +18,25 @@ from stream.sources.json import encode
 
 
 class Feeder:
-    """Sends every reading of ``recordings`` to ``topic``, keyed by asset.
+    """Sends every reading of ``recordings`` to ``topic``, keyed by asset; or ``pieces``, keys and values as they are.
 
     rate       readings a second; None: as fast as it goes
     ends       partition -> the offset after the last record that was acknowledged
     """
 
     def __init__(
-        self, kafka: KafkaSettings, topic: str, recordings: Sequence[Recording], *, rate: float | None = None
+        self,
+        kafka: KafkaSettings,
+        topic: str,
+        recordings: Sequence[Recording] = (),
+        *,
+        pieces: Sequence[tuple[bytes, bytes]] = (),
+        rate: float | None = None,
     ) -> None:
         self._kafka = kafka
         self._topic = topic
         self._recordings = recordings
+        self._pieces = pieces
         self.rate = rate
         self.ends: dict[int, int] = {}
         self.sent = 0
@@ -71,7 +78,7 @@ class Feeder:
         try:
             pending: list[Any] = []
             due = time.monotonic()
-            for key, value in _readings(self._recordings):
+            for key, value in self._pieces or _readings(self._recordings):
                 if self._stopping.is_set():
                     break
                 pending.append(producer.send(self._topic, key=key, value=value))
@@ -97,6 +104,8 @@ class Feeder:
 
 
 def _readings(recordings: Sequence[Recording]) -> Iterator[tuple[bytes, bytes]]:
+    if not recordings:
+        return
     at_ms = np.concatenate([held.at_ms for held in recordings])
     which = np.repeat(np.arange(len(recordings)), [len(held.at_ms) for held in recordings])
     row = np.concatenate([np.arange(len(held.at_ms)) for held in recordings])
@@ -104,6 +113,11 @@ def _readings(recordings: Sequence[Recording]) -> Iterator[tuple[bytes, bytes]]:
         held = recordings[which[place]]
         values = dict(zip(held.signals, held.values[row[place]].tolist(), strict=True))
         yield held.asset.encode(), encode(held.asset, int(at_ms[place]), values)
+
+
+def in_order(recordings: Sequence[Recording]) -> list[tuple[bytes, bytes]]:
+    """Keys and values of all readings, in the order of time."""
+    return list(_readings(recordings))
 
 
 def wait_committed(kafka: KafkaSettings, feeder: Feeder, topic: str, *workers: Worker, within_s: float = 90.0) -> float:
