@@ -26,12 +26,13 @@ class Decoder:
         self._source = source_of(settings)
         self._earliest_ms = _milliseconds("input.earliest", settings.earliest)
         self._latest_ms = _milliseconds("input.latest", settings.latest)
+        self._unit = settings.time
         self._max_bytes = settings.max_record_bytes
         self._max_readings = settings.max_readings_per_record
 
     def decode(self, records: Sequence[RawRecord]) -> tuple[Readings, list[DeadLetter], int]:
         """Readings in the order of the records, the records that gave none, and how many values no detector watches."""
-        rows = Rows(self.signals, self._earliest_ms, self._latest_ms, self._max_readings)
+        rows = Rows(self.signals, self._earliest_ms, self._latest_ms, self._max_readings, self._unit)
         dead: list[DeadLetter] = []
         values = payloads(records)
         for index in self._parse_many(values, rows):

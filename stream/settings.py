@@ -434,6 +434,15 @@ class WorkerSettings(BaseSettings):
         return self
 
 
+def check_together(plan: Plan, worker: WorkerSettings) -> None:
+    """What neither of them can know alone. Raises ``ConfigError``."""
+    if plan.input.lateness_s and not worker.snapshot_every_s:
+        raise ConfigError(
+            "input.lateness_s: what is held back survives a crash in snapshots only: set "
+            "HEADRACE_WORKER_SNAPSHOT_EVERY_S above 0, or lateness_s to 0"
+        )
+
+
 def from_environment(kind: type[S], **overrides: Any) -> S:
     """Settings from the environment, overrides first (those that are None don't count). Raises ``ConfigError``."""
     try:

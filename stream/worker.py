@@ -19,7 +19,7 @@ from stream.cli import installed_version
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
 from stream.records import Output, RawRecord
-from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan
+from stream.settings import KafkaSettings, Plan, WorkerSettings, check_together, from_environment, load_plan
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink
@@ -70,6 +70,7 @@ def build(
     page: PageSettings,
 ) -> App:
     """Load the models, make the topics that are missing, put the application together."""
+    check_together(plan, worker)
     metrics = Metrics(version=installed_version(), site=plan.site)
     health = Health(stall_after_s=worker.stall_after_s)
     shelf = Shelf(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,16 @@ from rich.table import Table
 from stream.decode import Decoder
 from stream.errors import StreamError
 from stream.pipeline import longest_gap_ms, rules_of
-from stream.settings import KafkaSettings, Plan, WorkerSettings, from_environment, load_plan, unknown_variables
+from stream.settings import (
+    DetectorSettings,
+    KafkaSettings,
+    Plan,
+    WorkerSettings,
+    check_together,
+    from_environment,
+    load_plan,
+    unknown_variables,
+)
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
@@ -49,10 +59,7 @@ def run_check(plan_path: Path, *, connect: bool = True) -> int:
         if name not in {"HEADRACE_TF_THREADS", "HEADRACE_DATA"}:
             console.print(f"[yellow]![/] {name}: nothing reads this variable; is it misspelt?")
     if plan:
-        try:
-            console.print(_table(plan, Shelf(plan)))
-        except StreamError as error:
-            failures += _failed(console, error)
+        failures += _would_run(console, plan, [held for held in settings if isinstance(held, WorkerSettings)])
     kafka = next((held for held in settings if isinstance(held, KafkaSettings)), None)
     if kafka and connect:
         try:
@@ -71,6 +78,17 @@ def run_check(plan_path: Path, *, connect: bool = True) -> int:
     return 2 if failures else 0
 
 
+def _would_run(console: Console, plan: Plan, workers: Sequence[WorkerSettings]) -> int:
+    """Print the models; how much there is that would stop a worker."""
+    try:
+        console.print(_table(plan, Shelf(plan)))
+        for worker in workers:
+            check_together(plan, worker)
+    except StreamError as error:
+        return _failed(console, error)
+    return 0
+
+
 def _kept(plan: Plan) -> str:
     """Which scores reach the scores topic and InfluxDB, in words."""
     thinning = plan.thinning
@@ -78,6 +96,17 @@ def _kept(plan: Plan) -> str:
         return "all (thinning.every_s is 0)"
     change = "" if thinning.change is None else f", each change of {thinning.change:g} of the threshold"
     return f"one in {thinning.every_s:g} s of each asset and detector{change}, and all around alerts"
+
+
+def _gaps(settings: DetectorSettings, gap_ms: int | None) -> str:
+    """What happens to gaps, in words."""
+    if gap_ms is None:
+        words = "keep"
+    elif settings.gaps.fills:
+        words = f"{settings.gaps.policy} up to {gap_ms / 1000:g} s"
+    else:
+        words = f"reset after {gap_ms / 1000:g} s"
+    return f"{words}, on the grid" if settings.gaps.grid else words
 
 
 def _failed(console: Console, error: StreamError) -> int:
@@ -99,7 +128,7 @@ def _table(plan: Plan, shelf: Shelf) -> Table:
             str(len(artifact.signals)),
             f"{artifact.window} rows of {artifact.period_s:g} s",
             f"{rules_of(settings, artifact).threshold:.4g}",
-            "keep" if gap_ms is None else f"reset after {gap_ms / 1000:g} s",
+            _gaps(settings, gap_ms),
             artifact.version,
         )
     return table

@@ -26,6 +26,9 @@ Asset = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 Quality = Literal["good", "uncertain", "bad"]
 #: Milliseconds in one unit of a time that is a number.
 UNITS: Final = {"s": 1000, "ms": 1}
+#: What producers send by mistake, in milliseconds, and what it is called.
+_LIKELY: Final = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_NAMES: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,14 +59,18 @@ class Rows:
     signals              the columns: what any detector of the plan watches
     earliest, latest     bounds of the time of observation, epoch milliseconds
     max_block            the most rows that one block may have
+    unit                 of the times that are numbers: goes into what is said of impossible ones
     """
 
-    def __init__(self, signals: Sequence[str], earliest_ms: int, latest_ms: int, max_block: int = 10_000) -> None:
+    def __init__(
+        self, signals: Sequence[str], earliest_ms: int, latest_ms: int, max_block: int = 10_000, unit: str = "ms"
+    ) -> None:
         self.signals = tuple(signals)
         self.unknown_signals = 0
         self._earliest_ms = earliest_ms
         self._latest_ms = latest_ms
         self._max_block = max_block
+        self._unit = unit
         self._column = {signal: index for index, signal in enumerate(self.signals)}
         self._codes: dict[str, int] = {}
         # What was added one by one: asset, time and record of each, and the values of those that share a layout (the
@@ -96,7 +103,7 @@ class Rows:
     def add(self, asset: str, at_ms: int, values: Values, bad: Collection[str] = ()) -> None:
         """One reading of ``asset`` at ``at_ms``; the signals in ``bad`` count as missing. Raises ``DecodeError``."""
         if not self._earliest_ms <= at_ms <= self._latest_ms:
-            raise _absurd(at_ms)
+            raise self._absurd(at_ms)
         layout = tuple(values)
         held = self._held.get(asset)
         if held is None or held[1] != layout:
@@ -191,7 +198,15 @@ class Rows:
     def _check_times(self, at_ms: Int64) -> None:
         for at in (int(at_ms.min()), int(at_ms.max())):
             if not self._earliest_ms <= at <= self._latest_ms:
-                raise _absurd(at)
+                raise self._absurd(at)
+
+    def _absurd(self, at_ms: int) -> DecodeError:
+        detail = f"ts is {at_ms} ms since 1970, outside of what the plan's input allows"
+        number = at_ms / UNITS[self._unit]
+        for unit, each_ms in _LIKELY.items():
+            if unit != self._unit and self._earliest_ms <= number * each_ms <= self._latest_ms:
+                detail += f"; as a number it looks like {_NAMES[unit]}, and input.time is {self._unit!r}"
+        return DecodeError("absurd_time", detail)
 
     def _check(self, layout: tuple[str, ...]) -> None:
         if self._column.keys().isdisjoint(layout):
@@ -275,10 +290,6 @@ class Rows:
                 self.unknown_signals += int(np.count_nonzero(~np.isnan(block[:, index])))
             else:
                 wide[:, column] = block[:, index]
-
-
-def _absurd(at_ms: int) -> DecodeError:
-    return DecodeError("absurd_time", f"ts is {at_ms} ms since 1970, outside of what the plan's input allows")
 
 
 def times(ts: Sequence[str | float], unit_ms: int) -> Int64 | None:

@@ -93,7 +93,7 @@ def delayed(recordings: Sequence[Recording], most_s: float) -> Pieces:
 @pytest.mark.fault(7, "one producer's clock an hour ahead, another's an hour behind")
 def test_wrong_clocks_disturb_nobody_else(fault: Fault, line: Line, plant: Callable[..., list[Recording]]) -> None:
     line.ask("[input]\nahead_s = 60\n[quality]\nstale_after_periods = 30")
-    recordings = plant(assets=40, rows=160)
+    recordings = plant(assets=24, rows=160)
     pieces = clock_set(in_order(recordings), "pump-3", 3600, first=60)
     line.send(clock_set(pieces, "pump-5", -3600, first=60))
     fault.tried(judge(line.kafka, load_plan(line.plan)).must_hold())

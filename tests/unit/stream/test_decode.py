@@ -1,7 +1,7 @@
 import json
 import math
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -214,3 +214,25 @@ def test_times_together_are_read_as_each_alone(texts: list[str]) -> None:
 def test_numbers_together_are_read_as_each_alone(numbers: list[float], unit_ms: int) -> None:
     found = times(numbers, unit_ms)
     assert found is None or found.tolist() == [milliseconds(number, unit_ms) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("unit", "ts", "looks_like"),
+    [
+        ("ms", 1795420800, "seconds"),
+        ("s", 1795420800250, "milliseconds"),
+        ("ms", 1795420800250000, "microseconds"),
+        ("ms", 1795420800250000000, "nanoseconds"),
+        ("ms", 7, None),
+    ],
+)
+@pytest.mark.parametrize("frame", [False, True])
+def test_a_time_in_the_wrong_unit_is_named(
+    unit: Literal["s", "ms"], ts: int, looks_like: str | None, frame: bool
+) -> None:
+    said = {"asset": "a", "ts": [ts] if frame else ts, "values": {"heat": [1.0] if frame else 1.0}}
+    record = Record("readings", 0, 0, json.dumps(said).encode())
+    _, dead, _ = Decoder(InputSettings(time=unit), ("heat",)).decode([record])
+    assert dead[0].reason == "absurd_time"
+    expected = f"looks like {looks_like}, and input.time is {unit!r}"
+    assert (expected in dead[0].detail) if looks_like else ("looks like" not in dead[0].detail)
