@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
-from server_fixtures import free_port
+from servers import free_port
 from worker_process import Worker, run
 
 from models.datasets import Recording

@@ -17,6 +17,7 @@ from PIL import Image
 
 from models.datasets import Recording
 from models.evaluate import Event
+from stream.records import Alert, Diagnosis, Output
 from stream.settings import Plan, load_plan
 
 pytestmark = pytest.mark.browser
@@ -170,6 +171,18 @@ async def test_held_it_stands_still_and_a_lost_worker_is_told(page: Page, plant:
     await plant.start()
     await page.wait_for("document.querySelector('#link').dataset.link === 'live'")
     page.complaints.clear()  # the browser says itself that the connection was refused
+
+
+async def test_an_alert_of_the_data_and_a_diagnosis_are_told_in_words(
+    page: Page, plant: LivePlant, make_alert: Callable[..., Alert]
+) -> None:
+    likely = (Diagnosis("worn_bearing", 0.82), Diagnosis("unknown", 0.18))
+    plant.board.take(Output(alerts=(make_alert(diagnosis=likely), make_alert(id="b", verdict="stuck", causes=()))))
+    await page.open(f"{plant.url}/#/asset/pump-1")
+    told = await page.text("#asset-alerts")
+    assert "looks like worn bearing (82\u00a0%)" in told
+    assert "stuck sensor, says pumps" in told
+    assert "heat was 91.00, expected" not in told  # an alert without a band says none
 
 
 async def test_names_from_outside_stay_text(page: Page, plan: Plan, make_recording: MakeRecording) -> None:

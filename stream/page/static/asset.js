@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { h, keyed, say, shape } from "./dom.js";
-import { STATES, causesOf, clock, duration, measured, moment, number, percent, plural, ratio as ratioOf, unitOf, verdictOf, words } from "./format.js";
+import { STATES, causesOf, clock, diagnosisOf, duration, measured, moment, number, percent, plural, ratio as ratioOf, unitOf, verdictOf, words } from "./format.js";
 
 const $ = (id) => document.getElementById(id);
 const MOST_ROWS = 1800;
@@ -159,7 +159,8 @@ export class AssetView {
         const opened = Date.parse(alert.opened);
         const verdict = verdictOf(alert.verdict);
         const [head, why, when] = card.children;
-        say(head, `${STATES[alert.severity][0].toUpperCase()}${STATES[alert.severity].slice(1)}: ${verdict || "not as expected"}, says ${alert.detector}`);
+        const diagnosis = diagnosisOf(alert);
+        say(head, `${STATES[alert.severity][0].toUpperCase()}${STATES[alert.severity].slice(1)}: ${verdict || "not as expected"}, says ${alert.detector}${diagnosis && `; ${diagnosis}`}`);
         const causes = alert.causes.slice(0, 3).filter((cause, place) => !place || cause.share >= 0.05);
         keyed(why, causes, (cause) => cause.signal, () => h("li"), (item, cause) => say(item, this.sentence(cause)));
         say(

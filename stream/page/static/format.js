@@ -57,9 +57,17 @@ export const STATES = {
   normal: "normal",
 };
 
-const VERDICTS = { stuck: "stuck sensor", missing: "missing sensor", out_of_range: "out of range", stale: "stale values" };
+const VERDICTS = { stuck: "stuck sensor", missing: "missing sensor", out_of_range: "out of range", stale: "stale values", bad_quality: "bad quality" };
 /** What an alert is about, where it is not the model's own opinion. */
 export const verdictOf = (verdict) => VERDICTS[verdict] ?? "";
+
+/** What a classifier makes of an alert: `looks like cavitation (82 %)`; nothing where there is none. */
+export function diagnosisOf(alert) {
+  const [likeliest] = alert.diagnosis ?? [];
+  if (!likeliest) return "";
+  const what = likeliest.fault === "unknown" ? "looks like no fault that was learnt" : `looks like ${words(likeliest.fault)}`;
+  return `${what} (${percent(likeliest.probability)})`;
+}
 
 /** `vibration 71 %, flow 12 %`: the largest, without those that hardly matter. */
 export function causesOf(causes, most = 3) {

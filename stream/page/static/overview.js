@@ -1,7 +1,7 @@
 // The left side: counts by state, open alerts, the list of assets.
 
 import { assetLink, h, keyed, say, shape } from "./dom.js";
-import { STATES, causesOf, duration, moment, plural, ratio as ratioOf, verdictOf, words } from "./format.js";
+import { STATES, causesOf, diagnosisOf, duration, moment, plural, ratio as ratioOf, verdictOf, words } from "./format.js";
 
 const $ = (id) => document.getElementById(id);
 const ALWAYS = ["critical", "major", "warning", "normal"];
@@ -68,7 +68,8 @@ function updateAlert(item, alert, nowMs, chosen) {
   const [, , when, why, by] = link.children;
   say(when, `${moment(opened, nowMs)}, ${lasts}`);
   const verdict = verdictOf(alert.verdict);
-  say(why, `${causesOf(alert.causes) || "no single cause"}${verdict && `: ${verdict}`}`);
+  const diagnosis = diagnosisOf(alert);
+  say(why, `${causesOf(alert.causes) || "no single cause"}${verdict && `: ${verdict}`}${diagnosis && `; ${diagnosis}`}`);
   say(by, `${STATES[alert.severity]}, ${alert.detector}, peak\u00a0${ratioOf(alert.peak / alert.threshold)}\u00a0×\u00a0threshold`);
 }
 

@@ -23,7 +23,9 @@ async function ask(path, parameters) {
   const answer = await fetch(`${path}?${new URLSearchParams(parameters)}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
   if (answer.status === 404) return null;
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
+  const said = await answer.json();
+  for (const alert of said.alerts) alert.causes ??= []; // what is empty is left out of a record
+  return said;
 }
 
 /** Call `work` again and again with a pause between, but not while the tab is hidden or the page is held. */
