@@ -114,6 +114,11 @@ class Artifact:
         return getattr(self.detector, "stepper", None)
 
     @property
+    def inspects(self) -> bool:
+        """Whether it reads pictures (``models.inspectors``)."""
+        return self.manifest.detector in registry.inspectors()
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The faults that it tells apart; empty if it does not."""
         names: tuple[str, ...] = getattr(self.detector, "class_names", ())

@@ -18,6 +18,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
+Int32 = npt.NDArray[np.int32]
 
 #: What a verdict is about. Index 0 is a model's own verdict; the others are about the quality of the data.
 KINDS: Final = ("model", "stuck", "missing", "out_of_range", "stale", "bad_quality")
@@ -42,6 +43,8 @@ class Scored:
     classes        (batch, class) float32, how likely each of the detector's ``class_names`` is; a row sums to 1; None
     if
                    the detector does not tell faults apart
+    heat           (batch,) a map (row, column) float32 for each picture, 0 or more, higher is stranger; None if what
+                   was judged were no pictures
     """
 
     score: Float64
@@ -50,6 +53,7 @@ class Scored:
     spread: Float32 | None = None
     kind: UInt8 | None = None
     classes: Float32 | None = None
+    heat: tuple[Float32, ...] | None = None
 
 
 #: The class of everything that is in order, and the one of what resembles nothing that was learnt.

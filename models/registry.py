@@ -23,21 +23,32 @@ from models.base import Detector
 from models.errors import UnknownDetector
 
 _FOLDER = Path(__file__).parent / "detectors"
+#: Where those are that read pictures.
+_INSPECTORS = Path(__file__).parent / "inspectors"
 
 
 def names() -> tuple[str, ...]:
     """All detectors' names, in order, without importing any."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if not path.stem.startswith("_")))
+    return _in(_FOLDER)
+
+
+def inspectors() -> tuple[str, ...]:
+    """Names of those that read pictures: the files in ``models/inspectors``."""
+    return _in(_INSPECTORS)
+
+
+def _in(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 
 
 def detector_class(name: str) -> type[Any]:
     """The class of a detector, imported now. Raises ``UnknownDetector``, naming what is spelled like it."""
-    _known(name)
-    module = importlib.import_module(f"models.detectors.{name}")
+    folder = "inspectors" if _known(name) in inspectors() else "detectors"
+    module = importlib.import_module(f"models.{folder}.{name}")
     for _, found in inspect.getmembers(module, inspect.isclass):
         if getattr(found, "name", None) == name and found.__module__ == module.__name__:
             return found
-    raise UnknownDetector(f"models/detectors/{name}.py defines no class with `name = {name!r}`")
+    raise UnknownDetector(f"models/{folder}/{name}.py defines no class with `name = {name!r}`")
 
 
 def needs_tensorflow(name: str) -> bool:
@@ -95,8 +106,9 @@ def _typed(where: str, value: Any, wanted: Any) -> Any:
 
 
 def _known(name: str) -> str:
-    if name not in names():
-        near = difflib.get_close_matches(name, names())
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names())}"
+    known = (*names(), *inspectors())
+    if name not in known:
+        near = difflib.get_close_matches(name, known)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
         raise UnknownDetector(f"no detector is called {name!r}: {hint}")
     return name

@@ -157,7 +157,7 @@ class _Program:
     """
 
     def __init__(self, build: Build, signals: int, config: Any, objective: Objective) -> None:
-        _cap_threads()
+        cap_threads()
         self.objective = objective
         #: What stands beside windows of which nothing is drawn.
         self.beside = np.zeros((_TRAIN_BATCH, objective.drawn), np.float32) if objective.drawn else None
@@ -247,7 +247,7 @@ def _program(build: Build, signals: int, config: Any, objective: Objective = _PL
         return _programs[key]
 
 
-def _cap_threads() -> None:
+def cap_threads() -> None:
     """One thread unless HEADRACE_TF_THREADS says more: networks this small gain nothing from a second.
 
     Weights are the same to the bit only under one setting: a convolution adds in another order with two threads.

@@ -104,7 +104,7 @@ class Opinion:
     """
 
     classes: Float32 | None = None
-    heat: Sequence[HeatMap] = ()
+    heat: Sequence[HeatMap | None] = ()
 
 
 NO_OPINION: Final = Opinion()

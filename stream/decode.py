@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ from stream import sources
 from stream.errors import ConfigError, DecodeError
 from stream.records import DeadLetter, RawRecord, Readings, payloads
 from stream.settings import InputSettings
-from stream.sources.base import BatchSource, Rows, Source
+from stream.sources.base import BatchSource, RecordSource, Rows, Source
 
 _log = logging.getLogger(__name__)
 
@@ -42,13 +43,18 @@ class Decoder:
                     raise DecodeError("empty", "the record has no value" if value is None else "the value is empty")
                 if len(value) > self._max_bytes:
                     raise DecodeError("too_large", f"{len(value)} bytes, input.max_record_bytes is {self._max_bytes}")
-                self._source.parse(value, rows)
+                if isinstance(self._source, RecordSource):
+                    self._source.parse_record(records[index], rows)
+                else:
+                    self._source.parse(value, rows)
             except DecodeError as error:
                 dead.append(DeadLetter(records[index], "decode", error.reason, error.detail))
             except Exception as error:  # a fault of the parser on one record must not cost the others of the batch
                 _log.exception("the decoder failed at offset %d", records[index].offset)
                 dead.append(DeadLetter(records[index], "decode", "decoder_failed", f"{type(error).__name__}: {error}"))
         readings = rows.readings()
+        if rows.pictures:
+            readings = replace(readings, pictures=rows.pictures)
         return readings, dead, rows.unknown_signals
 
     def _parse_many(self, values: Sequence[bytes | None], rows: Rows) -> Sequence[int]:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from models.base import Float32, Scored
+from models.base import Float32, Scored, UInt8
 from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
 from stream.decide import Identity, Opinion, Rules, decide, standing
 from stream.decode import Decoder
 from stream.grid import Cells, Filler, Grid
+from stream.heat import heat_maps
 from stream.partition import Lane, Partition, Restored
 from stream.records import (
     Alert,
@@ -129,7 +131,7 @@ class Pipeline:
         counts["late"], counts["duplicates"] = len(found.late), found.duplicates
         if state.skew is not None:
             counts["future"] = len(found.future)
-        output = self._judge(state, found, records, counts)
+        output = self._judge(state, found, records, counts, readings.pictures)
         return replace(
             output,
             dead=(*self._future(readings, found.future, records), *output.dead),
@@ -151,7 +153,14 @@ class Pipeline:
         alerts.sort(key=lambda alert: (alert.last_seen, alert.id, alert.sequence))
         return replace(output, scores=tuple(scores), alerts=tuple(alerts))
 
-    def _judge(self, state: Partition, found: Arrived, records: Sequence[RawRecord], counts: Counter[str]) -> Output:
+    def _judge(
+        self,
+        state: Partition,
+        found: Arrived,
+        records: Sequence[RawRecord],
+        counts: Counter[str],
+        pictures: Mapping[int, UInt8] = MappingProxyType({}),
+    ) -> Output:
         """Let every lane judge what has arrived for it."""
         rows, fresh, stage_s = found.rows, found.fresh, defaultdict[str, float](float)
         assets = rows.asset[fresh]
@@ -159,6 +168,7 @@ class Pipeline:
         scores: list[Scores] = []
         alerts = list(found.alerts)
         dead: list[DeadLetter] = []
+        result: tuple[Scores, list[Alert]] | None
         for lane in state.lanes.values():
             slots = lane.slots_of(assets)
             mine = slots >= 0
@@ -166,7 +176,10 @@ class Pipeline:
             if not len(chosen):
                 continue
             try:
-                result = self._watch(lane, slots[mine], chosen, found.pause_ms[mine], rows, stage_s)
+                if lane.artifact.inspects:
+                    result = self._inspect(lane, slots[mine], chosen, rows, pictures, stage_s)
+                else:
+                    result = self._watch(lane, slots[mine], chosen, found.pause_ms[mine], rows, stage_s)
             except Exception as error:  # one broken model must not stop the others, nor lose what it was given
                 _log.exception("detector %s failed on %d readings", lane.detector, len(chosen))
                 reason = f"detector {lane.detector}: {type(error).__name__}: {error}"
@@ -370,6 +383,28 @@ class Pipeline:
         opinion = Opinion(scored.classes)
         anomalous, alerts = decide(
             lane.decisions, lane.rules, lane.identity, judged_slots, lane.names, evidence, opinion
+        )
+        stage_s["decide"] += self._clock() - done
+        return replace(evidence, anomalous=anomalous), alerts
+
+    def _inspect(
+        self, lane: Lane, slots: Int32, chosen: Int64, rows: Rows, held: Mapping[int, UInt8], stage_s: dict[str, float]
+    ) -> tuple[Scores, list[Alert]]:
+        """Score and decide for one lane whose readings are pictures: each is a window of its own."""
+        started = self._clock()
+        ascending = np.argsort(slots, kind="stable")
+        slots, chosen = slots[ascending], chosen[ascending]
+        pictures = [held[record] for record in rows.record[chosen].tolist()]
+        inspector: Any = lane.artifact.detector
+        scored: Scored = inspector.score(pictures)
+        done = self._clock()
+        stage_s["score"] += done - started
+        at_ms = rows.at_ms[chosen]
+        values = rows.values[np.ix_(chosen, lane.columns)]
+        evidence = self._evidence(lane, np.arange(len(chosen)), scored, slots, at_ms, values)
+        heat = heat_maps(scored, at_ms, [picture.shape for picture in pictures], lane.rules.threshold)
+        anomalous, alerts = decide(
+            lane.decisions, lane.rules, lane.identity, slots, lane.names, evidence, Opinion(scored.classes, heat)
         )
         stage_s["decide"] += self._clock() - done
         return replace(evidence, anomalous=anomalous), alerts

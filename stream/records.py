@@ -103,6 +103,7 @@ class Readings:
     values     (reading, signal) float64, in the plant's units; NaN where missing, not finite or of bad quality
     record     (reading,) int32, index of the record of the batch that it came in
     bad        (reading, signal) bool, where the source called a value bad; None: nowhere
+    pictures   pixels (row, column) uint8 by the index of the record they came in; empty where readings are numbers
     """
 
     names: tuple[str, ...]
@@ -112,6 +113,7 @@ class Readings:
     values: Float64
     record: Int32
     bad: Bool | None = None
+    pictures: Mapping[int, UInt8] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.at_ms)
@@ -126,6 +128,7 @@ class Readings:
             self.values[chosen],
             self.record[chosen],
             None if self.bad is None else self.bad[chosen],
+            self.pictures,
         )
 
 

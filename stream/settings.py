@@ -194,8 +194,8 @@ class DetectorSettings(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.kind not in registry.names():
-            raise ValueError(f"kind: no detector {self.kind!r}; there are {', '.join(sorted(registry.names()))}")
+        if self.kind not in (known := (*registry.names(), *registry.inspectors())):
+            raise ValueError(f"kind: no detector {self.kind!r}; there are {', '.join(sorted(known))}")
         if self.critical_at <= self.major_at:
             raise ValueError("critical_at must be above major_at")
         if not self.assets:
@@ -268,6 +268,14 @@ class Plan(_Strict):
     def _consistent(self) -> Self:
         for name in sorted({"stale", "signals"} & self.detectors.keys()):
             raise ValueError(f"detectors.{name}: alerts on the data themselves have this name; choose another")
+        inspecting = {name for name, settings in self.detectors.items() if settings.kind in registry.inspectors()}
+        if pictures := self.input.format == "pictures":
+            for name in sorted(self.detectors.keys() - inspecting):
+                raise ValueError(f"detectors.{name}.kind: {self.detectors[name].kind} reads no pictures (input.format)")
+            if self.input.lateness_s:
+                raise ValueError("input.lateness_s: pictures are not held back; leave it at 0")
+        if inspecting and not pictures:
+            raise ValueError(f"input.format: detectors.{min(inspecting)} reads pictures: set it to 'pictures'")
         return self
 
     def artifact_path(self, name: str, asset: str | None = None) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,11 @@ class Shelf:
     def warm(self) -> None:
         """Score a window with each model, so that the first real one does not wait for a graph to be traced."""
         for _, held in self.serving():
-            held.detector.score(np.zeros((1, held.window, len(held.signals)), dtype=np.float32))
+            if held.inspects:
+                inspector: Any = held.detector
+                inspector.score([np.zeros((64, 64), dtype=np.uint8)])
+            else:
+                held.detector.score(np.zeros((1, held.window, len(held.signals)), dtype=np.float32))
 
     def _folders(self, name: str, settings: DetectorSettings) -> Iterator[tuple[str, Path]]:
         before, after = settings.artifact.split("{asset}", 1)

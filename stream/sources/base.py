@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from stream.errors import DecodeError
-from stream.records import Bool, Float64, Int32, Int64, Readings
+from stream.records import Bool, Float64, Int32, Int64, RawRecord, Readings, UInt8
 
 #: A value of a signal in a row: None where it is missing.
 Values = Mapping[str, float | None]
@@ -50,6 +50,15 @@ class BatchSource(Source, Protocol):
         ``parse`` then takes what was left, or says what is wrong with it. What is added here must be what ``parse``
         would have added.
         """
+        ...
+
+
+@runtime_checkable
+class RecordSource(Source, Protocol):
+    """A source that needs more of a record than its value: its key, its headers or its timestamp."""
+
+    def parse_record(self, record: RawRecord, rows: Rows) -> None:
+        """Add the readings in ``record`` to ``rows``. Raises ``DecodeError``, having added nothing."""
         ...
 
 
@@ -88,6 +97,8 @@ class Rows:
         self._bad_singles: list[tuple[int, int]] = []
         self._bad_rows: list[tuple[int, int]] = []
         self.record = 0
+        #: Pixels (row, column) of the pictures that readings are made of, by their record.
+        self.pictures: dict[int, UInt8] = {}
 
     def __len__(self) -> int:
         return len(self._times) + self._in_blocks

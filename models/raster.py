@@ -1,0 +1,92 @@
+"""The layers of picture networks in plain numpy, and what a network reads of a picture; one picture at a time.
+
+Arrays are (row, column, channel), kernels and padding ("same") as Keras has them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from models.base import Bool, Float32, UInt8
+
+#: Sides of what a network reads are multiples of this: it halves them so often.
+MULTIPLE: Final = 8
+CHANNELS: Final = 4
+_DARK: Final = 8.0  # grey values: noise in the dark must not grow without bound in the logarithm
+_SMOOTHING: Final = 8.0  # cells
+_EDGE: Final = 8.0  # cells: how far in from its edge a picture still looks like one
+
+
+def reduced(pixels: UInt8) -> Float32:
+    """(row, column) grey -> half as many of both: logarithms of means, so that lighting is a constant to add."""
+    rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
+    means = pixels[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean(axis=(1, 3), dtype=np.float32)
+    logarithms: Float32 = np.log(means + np.float32(_DARK))
+    return logarithms
+
+
+def reduced_mask(mask: Bool) -> Bool:
+    """(row, column) -> half as many of both: where any of the four is."""
+    rows, columns = mask.shape[0] // 2, mask.shape[1] // 2
+    return np.asarray(mask[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).any(axis=(1, 3)), np.bool_)
+
+
+def read(light: Float32) -> Float32:
+    """(row, column) from ``reduced`` -> (row, column, channel): level, detail, and how near the edges are."""
+    rows, columns = light.shape
+    down, across = (np.minimum(np.arange(n), np.arange(n)[::-1]).astype(np.float32) for n in (rows, columns))
+    level, detail = light - np.median(light), detail_of(light)
+    down, across = np.exp(-down / _EDGE)[:, None], np.exp(-across / _EDGE)[None]
+    channels = (level, detail, np.broadcast_to(down, light.shape), np.broadcast_to(across, light.shape))
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def detail_of(light: Float32) -> Float32:
+    """What is left of a picture, or of a change to one, without its slow part: (row, column) -> the same."""
+    return 3 * (light - smooth(light, _SMOOTHING))
+
+
+def padded(x: Float32) -> Float32:
+    """(row, column, channel) -> the same, its last rows and columns repeated up to a multiple of ``MULTIPLE``."""
+    rows, columns = x.shape[:2]
+    return np.pad(x, ((0, -rows % MULTIPLE), (0, -columns % MULTIPLE), (0, 0)), mode="edge")
+
+
+def smooth(x: Float32, cells: float) -> Float32:
+    """(row, column) under a Gaussian of this standard deviation, edges repeated."""
+    reach = max(1, int(np.ceil(3 * cells)))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / cells) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    for axis in (0, 1):
+        length = x.shape[axis]
+        held = np.pad(x, [(reach, reach) if axis == n else (0, 0) for n in (0, 1)], mode="edge")
+        parts = (np.take(held, range(n, n + length), axis) * weight for n, weight in enumerate(weights))
+        x = np.sum(np.stack(list(parts)), axis=0, dtype=np.float32)
+    return x
+
+
+def conv(x: Float32, kernel: Float32, bias: Float32, stride: int = 1) -> Float32:
+    """Keras's Conv2D, padding "same": (row, column, in), kernel (tap, tap, in, out) -> (row, column, out)."""
+    taps, inputs, outputs = kernel.shape[0], kernel.shape[2], kernel.shape[3]
+    sizes = [-(-n // stride) for n in x.shape[:2]]
+    spare = [max((size - 1) * stride + taps - n, 0) for size, n in zip(sizes, x.shape[:2], strict=True)]
+    held = np.pad(x, [(n // 2, n - n // 2) for n in spare] + [(0, 0)])
+    down, across, each = held.strides
+    seen = as_strided(
+        held,
+        (*sizes, taps, taps * inputs),
+        (stride * down, stride * across, down, each),
+        writeable=False,
+    )
+    out = seen.reshape(sizes[0] * sizes[1], taps * taps * inputs) @ kernel.reshape(-1, outputs)
+    out += bias
+    shaped: Float32 = out.reshape(*sizes, outputs)
+    return shaped
+
+
+def doubled(x: Float32) -> Float32:
+    """Keras's UpSampling2D: each cell as two by two."""
+    return x.repeat(2, axis=0).repeat(2, axis=1)
