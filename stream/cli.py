@@ -122,16 +122,22 @@ def demo(data: Path | None, output: Path, seed: int, stay: bool) -> None:
 @main.command()
 @_PLAN
 @click.option("--connect/--no-connect", default=True, help="Also see whether the broker answers.")
+@click.option(
+    "--sample",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Records as on the readings topic, one a line: warn of wrong units, local times, late readings.",
+)
 @_explained
 @_examples("""
 headrace check
 headrace check --plan plant/headrace.toml --no-connect
+headrace check --sample first-thousand.jsonl
 """)
-def check(plan_path: Path, connect: bool) -> None:
+def check(plan_path: Path, connect: bool, sample: Path | None) -> None:
     """Validate the plan, its artifacts and the environment, and print what would run."""
     from stream.commands.check import run_check  # noqa: PLC0415
 
-    sys.exit(run_check(plan_path, connect=connect))
+    sys.exit(run_check(plan_path, connect=connect, sample=sample))
 
 
 @main.command()

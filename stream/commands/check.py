@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,9 @@ from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.table import Table
 
+from stream.commands.sample import inspect
 from stream.decode import Decoder
-from stream.errors import StreamError
+from stream.errors import ConfigError, StreamError
 from stream.pipeline import longest_gap_ms, rules_of
 from stream.settings import (
     DetectorSettings,
@@ -38,8 +40,11 @@ _SETTINGS: Final[tuple[type[BaseSettings], ...]] = (
 )
 
 
-def run_check(plan_path: Path, *, connect: bool = True) -> int:
-    """Print what is right and what is not; 0 if a worker would start, else 2."""
+def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = None) -> int:
+    """Print what is right and what is not; 0 if a worker would start, else 2.
+
+    sample  records as on the readings topic, one a line: look through their times as well (``commands.sample``)
+    """
     console = Console()
     failures = 0
     plan: Plan | None = None
@@ -59,7 +64,8 @@ def run_check(plan_path: Path, *, connect: bool = True) -> int:
         if name not in {"HEADRACE_TF_THREADS", "HEADRACE_DATA"}:
             console.print(f"[yellow]![/] {name}: nothing reads this variable; is it misspelt?")
     if plan:
-        failures += _would_run(console, plan, [held for held in settings if isinstance(held, WorkerSettings)])
+        workers = [held for held in settings if isinstance(held, WorkerSettings)]
+        failures += _would_run(console, plan, workers, sample)
     kafka = next((held for held in settings if isinstance(held, KafkaSettings)), None)
     if kafka and connect:
         try:
@@ -78,15 +84,31 @@ def run_check(plan_path: Path, *, connect: bool = True) -> int:
     return 2 if failures else 0
 
 
-def _would_run(console: Console, plan: Plan, workers: Sequence[WorkerSettings]) -> int:
-    """Print the models; how much there is that would stop a worker."""
+def _would_run(console: Console, plan: Plan, workers: Sequence[WorkerSettings], sample: Path | None) -> int:
+    """Print the models, and what they would make of a sample; how much there is that would stop a worker."""
     try:
-        console.print(_table(plan, Shelf(plan)))
+        shelf = Shelf(plan)
+        console.print(_table(plan, shelf))
+        if sample is not None:
+            _look_through(console, sample, plan, shelf)
         for worker in workers:
             check_together(plan, worker)
     except StreamError as error:
         return _failed(console, error)
     return 0
+
+
+def _look_through(console: Console, sample: Path, plan: Plan, shelf: Shelf) -> None:
+    """Print what is to be said of a sample. Raises ``ConfigError``."""
+    try:
+        lines = [line for line in sample.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        raise ConfigError(f"--sample: {error}") from None
+    findings = list(inspect(lines, plan, shelf, time.time_ns() // 1_000_000))
+    for finding in findings:
+        console.print("[yellow]![/]", finding, soft_wrap=True, markup=True, highlight=False)
+    if not findings:
+        console.print(f"[green]✓[/] sample {sample}: {len(lines)} records, nothing to be said of their times")
 
 
 def _kept(plan: Plan) -> str:
