@@ -68,6 +68,11 @@ def tells_faults_apart(name: str) -> bool:
     return hasattr(detector_class(name), "fit_labelled")
 
 
+def begins_cold(name: str) -> bool:
+    """Whether a detector is of use without any history."""
+    return hasattr(detector_class(name), "begin_empty")
+
+
 def create(name: str, *, signals: int, config: Mapping[str, Any] | None = None) -> Detector:
     """An untrained detector for ``signals`` signals.
 

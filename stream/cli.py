@@ -146,6 +146,12 @@ def check(plan_path: Path, connect: bool, sample: Path | None) -> None:
 @click.option("--detector", "only", multiple=True, help="Train only this detector of the plan; may be repeated.")
 @click.option("--first", type=click.IntRange(min=1), help="Use only the first N readings of each recording.")
 @click.option("--from-topic", is_flag=True, help="Train on the readings topic instead of files.")
+@click.option(
+    "--cold",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Without history: begin detectors that learn from the stream itself; SECONDS from one reading to the next.",
+)
 @click.option("--since", help="With --from-topic: from this time on, e.g. 2026-11-01T00:00:00Z.")
 @click.option("--until", help="With --from-topic: up to this time.")
 @click.option("--seed", default=0, show_default=True)
@@ -157,6 +163,7 @@ headrace train history/*.csv
 headrace train history/ --detector pump-forecast
 headrace train history.parquet --asset-column machine --first 5000
 headrace train --from-topic --since 2026-11-01T00:00:00Z --until 2026-11-08T00:00:00Z
+headrace train --cold 60
 """)
 def train(
     data: tuple[Path, ...],
@@ -164,6 +171,7 @@ def train(
     only: tuple[str, ...],
     first: int | None,
     from_topic: bool,
+    cold: float | None,
     since: str | None,
     until: str | None,
     seed: int,
@@ -174,8 +182,13 @@ def train(
 
     The history is split in the order of time: to learn from, to stop early by, and to set the threshold by.
     """
-    from stream.commands.train import run_train  # noqa: PLC0415
+    from stream.commands.train import run_cold, run_train  # noqa: PLC0415
 
+    if cold is not None:
+        if data or from_topic:
+            raise click.UsageError("--cold is for where there is no history: it takes neither files nor --from-topic")
+        run_cold(plan_path, period_s=cold, only=only)
+        return
     if bool(data) == from_topic:
         raise click.UsageError("name the files to train on, or --from-topic (one of the two)")
     run_train(

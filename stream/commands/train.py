@@ -14,7 +14,7 @@ from models.artifact import Artifact
 from models.datasets import Recording, read
 from models.diagnosis import train_classifier
 from models.errors import TrainingError
-from models.train import train
+from models.train import train, untrained
 from stream.commands.console import bar
 from stream.errors import ConfigError
 from stream.history import read_topic
@@ -46,6 +46,27 @@ def run_train(
     console.print(_summary(plan, train_plan(plan, recordings, only=only, seed=seed, console=console)))
     for name in only or plan.detectors:
         console.print(f"{name}: {plan.folder / plan.detectors[name].artifact}", highlight=False)
+
+
+def run_cold(plan_path: Path, *, period_s: float, only: Sequence[str] = ()) -> None:
+    """Write artifacts that begin with no history, for the plan's detectors that can, or those asked for."""
+    plan = load_plan(plan_path)
+    unknown = set(only) - set(plan.detectors)
+    if unknown:
+        raise ConfigError(f"--detector {min(unknown)}: the plan has {', '.join(plan.detectors)}")
+    chosen = only or [name for name, settings in plan.detectors.items() if registry.begins_cold(settings.kind)]
+    if not chosen:
+        raise TrainingError("no detector of the plan is of use without history; `novelty` is")
+    console = Console()
+    for name in chosen:
+        settings = plan.detectors[name]
+        if settings.one_model_per_asset:
+            raise ConfigError(f"detectors.{name}.artifact: without history all assets begin alike, leave {{asset}} out")
+        try:
+            artifact = untrained(settings.kind, signals=settings.signals, period_s=period_s, config=settings.config)
+        except TrainingError as error:
+            raise TrainingError(f"detectors.{name}: {error}") from None
+        console.print(f"{name}: {artifact.save(plan.artifact_path(name))}", highlight=False)
 
 
 def cut(recording: Recording, *, first: int | None = None, skip: int = 0) -> Recording:
