@@ -87,3 +87,18 @@ def test_a_variational_autoencoder_learns_how_exact_each_signal_is():
     exact, loose = np.exp(detector.weights()["usual_spread"])
     assert exact < 0.3
     assert 0.5 < loose < 1.1
+
+
+def test_a_critic_s_doubt_only_ever_adds():
+    rng = np.random.default_rng(0)
+    rows = (np.sin(np.arange(1200) / 3.0)[:, None] + 0.1 * rng.normal(size=(1200, 2))).astype(np.float32)
+    plain, doubting = (
+        registry.create("tadgan", signals=2, config={"window": 16, "epochs": 2, "doubt": doubt}) for doubt in (0, 1)
+    )
+    plain.fit([rows[:800]], [rows[800:1000]])
+    doubting.load_weights(plain.weights())
+    windows = windows_of(rows[1000:], 16)
+    windows[:, -8:, 1] = rng.normal(0, 2, size=(len(windows), 8))  # what no generator that has learnt the rhythm makes
+    ratio = np.abs(doubting._innovations(windows)[0]) / np.maximum(np.abs(plain._innovations(windows)[0]), 1e-9)
+    assert ((ratio > 1 - 1e-5) & (ratio < 4 + 1e-5)).all()
+    assert (ratio > 1.1).any()
