@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.datasets import read
 from models.errors import DataError
 from models.measures.nab import PROFILES, Series, best_threshold, nab_score, probation
 from models.suites.base import Case, Figure, Judged, Suite
@@ -19,31 +20,38 @@ _FOUND_WITHIN = 3.0  # points that the score at the fixed threshold may lie belo
 
 def cases(folder: Path) -> list[Case]:
     """Every ``data/<category>/<file>.csv`` with the windows of ``labels/combined_windows.json``."""
-    files = sorted((folder / "data").glob("*/*.csv"))
-    if not files or not (folder / "labels" / "combined_windows.json").exists():
+    files, labels = sorted((folder / "data").glob("*/*.csv")), folder / "labels" / "combined_windows.json"
+    if not files or not labels.exists():
         raise DataError(f"{folder}: expected data/<category>/*.csv and labels/combined_windows.json, as NAB has them")
-    return [_case(file) for file in files]
+    windows = json.loads(labels.read_text(encoding="utf-8"))
+    return [_case(file, windows.get(f"{file.parent.name}/{file.name}", [])) for file in files]
 
 
-def _case(file: Path) -> Case:
-    (recording,) = read(file)
-    windows = [
-        (int(np.searchsorted(recording.at_ms, start)), int(np.searchsorted(recording.at_ms, end, side="right")) - 1)
-        for start, end in recording.label_windows
-    ]
-    labels = np.zeros(len(recording.at_ms), bool)
-    for first, last in windows:
-        labels[first : last + 1] = True
+def _case(file: Path, windows: Sequence[tuple[str, str]]) -> Case:
+    """A file row by row, in its own order, as the benchmark takes it: a window is from the row of its first time on."""
     with file.open(encoding="utf-8") as text:
         rows = list(csv.reader(text))[1:]
+    try:
+        times = [datetime.fromisoformat(row[0]).replace(tzinfo=UTC) for row in rows]
+        values = np.array([[float(row[1])] for row in rows])
+        edges = [[times.index(datetime.fromisoformat(edge).replace(tzinfo=UTC)) for edge in pair] for pair in windows]
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{file}: {error}; expected timestamp,value and windows that begin and end on rows") from None
+    labels = np.zeros(len(rows), bool)
+    for first, last in edges:
+        labels[first : last + 1] = True
     return Case(
         key=f"{file.parent.name}/{file.stem}",
-        train=recording.values[: probation(len(recording.values))],
-        test=recording.values,
+        train=values[: probation(len(rows))],
+        test=values,
         labels=labels,
-        at_ms=recording.at_ms,
+        at_ms=np.array([round(time.timestamp() * 1000) for time in times], np.int64),
         cold=True,
-        about={"windows": windows, "category": file.parent.name, "timestamps": [row[0] for row in rows]},
+        about={
+            "windows": [(first, last) for first, last in edges],
+            "category": file.parent.name,
+            "timestamps": [row[0] for row in rows],
+        },
     )
 
 
