@@ -1,6 +1,7 @@
 """What the pages of deep detectors promise beyond the contract, each learnt from made data."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,8 @@ def test_a_variational_autoencoder_learns_how_exact_each_signal_is():
 def test_a_critic_s_doubt_only_ever_adds():
     rng = np.random.default_rng(0)
     rows = (np.sin(np.arange(1200) / 3.0)[:, None] + 0.1 * rng.normal(size=(1200, 2))).astype(np.float32)
+    plain: Any
+    doubting: Any
     plain, doubting = (
         registry.create("tadgan", signals=2, config={"window": 16, "epochs": 2, "doubt": doubt}) for doubt in (0, 1)
     )
