@@ -9,7 +9,7 @@ DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs pictures bench faults test-kafka lock clean
+.PHONY: help setup demo test check docs pictures bench faults test-kafka sbom audit fuzz lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,9 +56,23 @@ test-kafka: setup  ## The integration tests on Apache Kafka as well (needs Java 
 faults: setup  ## Break things and print what was lost (ARGS="--only N", "--long", "--json FILE"); Apache Kafka with KAFKA_JARS
 	$(BIN)/python tests/faults/run.py $(ARGS)
 
+sbom: setup  ## Write build/headrace.cdx.json: all that headrace needs to run, with versions and licences (CycloneDX)
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom
+	$(BIN)/python deploy/bill.py sbom --tools $(VENV)-tools/bin
+
+audit: setup  ## Ask PyPI's advisories about all that headrace needs to run; exit 3 where nobody answers
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip install --quiet --constraint constraints.txt pip-audit
+	$(BIN)/python deploy/bill.py audit --tools $(VENV)-tools/bin
+
+fuzz: setup  ## Feed the decoders what atheris makes up, a minute or ARGS="-max_total_time=..." (Linux)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,fuzz]'
+	$(BIN)/python tests/fuzz/fuzz_decoders.py $(or $(ARGS),-max_total_time=60)
+
 lock: setup  ## Write constraints.txt anew from what pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-header --no-annotate --quiet pyproject.toml -o constraints.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --extra security --extra fuzz --no-header --no-annotate --quiet pyproject.toml -o constraints.txt
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-tools build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ from stream.cli import installed_version
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
 from stream.records import Output, RawRecord
+from stream.redact import redact, secrets_of
 from stream.settings import KafkaSettings, Plan, WorkerSettings, check_together, from_environment, load_plan
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
@@ -101,14 +102,10 @@ def build(
 
 
 def _build_from_environment(settings: WorkerSettings) -> App:
-    return build(
-        load_plan(settings.plan),
-        from_environment(KafkaSettings),
-        settings,
-        from_environment(InfluxSettings),
-        from_environment(AlertmanagerSettings),
-        from_environment(PageSettings),
-    )
+    plan, kafka, influx = load_plan(settings.plan), from_environment(KafkaSettings), from_environment(InfluxSettings)
+    alertmanager = from_environment(AlertmanagerSettings)
+    redact(secrets_of([kafka, influx, alertmanager]))
+    return build(plan, kafka, settings, influx, alertmanager, from_environment(PageSettings))
 
 
 def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:

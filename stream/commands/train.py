@@ -119,7 +119,12 @@ def train_plan(
                 )
             except TrainingError as error:
                 raise TrainingError(f"detectors.{name}{f' for {asset}' if asset else ''}: {error}") from None
-            artifact.save(path)
+            try:
+                artifact.save(path)
+            except OSError as error:
+                raise ConfigError(
+                    f"detectors.{name}.artifact: {path}: {error.strerror or error}; what was there before is as it was"
+                ) from None
             done.append((name, asset, path, artifact))
             progress.advance(overall)
         progress.remove_task(current)

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.errors import SinkRefused, SinkUnavailable
 from stream.records import Alert, Output
+from stream.settings import with_secret_file
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +49,8 @@ class AlertmanagerSettings(BaseSettings):
     """Where alerts are sent; read from ``HEADRACE_ALERTMANAGER_*``. Empty ``urls`` turn the sink off.
 
     urls            of every Alertmanager of the cluster, with commas; not of a load balancer before them
-    token           sent as a bearer token
-    username, password   in place of a token
+    token, token_file    sent as a bearer token; the file that it is in, in its place
+    username, password, password_file   in place of a token
     timeout_s       for one request
     resend_every_s  how often what is open is sent again
     held_alerts     changes held for an Alertmanager that is away; beyond, the oldest are dropped, and counted
@@ -60,12 +62,20 @@ class AlertmanagerSettings(BaseSettings):
 
     urls: Annotated[str, Field(pattern=r"^(https?://[^\s,?#@]+(,https?://[^\s,?#@]+)*)?$")] = ""
     token: SecretStr = SecretStr("")
+    token_file: Path | None = None
     username: str = ""
     password: SecretStr = SecretStr("")
+    password_file: Path | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     resend_every_s: Annotated[float, Field(ge=1, le=600)] = 60.0
     held_alerts: Annotated[int, Field(ge=100)] = 100_000
     link: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets(cls, given: Any) -> Any:
+        given = with_secret_file(given, "token", "HEADRACE_ALERTMANAGER_TOKEN")
+        return with_secret_file(given, "password", "HEADRACE_ALERTMANAGER_PASSWORD")
 
     @model_validator(mode="after")
     def _usable(self) -> AlertmanagerSettings:
