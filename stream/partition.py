@@ -18,7 +18,7 @@ from stream.records import Alert, Bool, Int32, Int64
 from stream.reorder import Reorder, Rows
 from stream.settings import DetectorSettings
 from stream.skew import Skew
-from stream.state import MOST_ASSETS, Array, Block, Events, Image, LaneRows, Meta
+from stream.state import BESIDE, MOST_ASSETS, Array, Block, Events, Image, LaneRows, Meta
 from stream.window import NEVER, WindowState, room_for
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Lane:
         slots = self.slots[indices].astype(np.int64)
         self._grow(int(slots.max()) + 1)
         mine = self._arrays()
-        if mine.keys() != held.arrays.keys() or any(
+        if mine.keys() != {name for name in held.arrays if not name.startswith(BESIDE)} or any(
             array.shape[1:] != held.arrays[name].shape[1:] or array.dtype != held.arrays[name].dtype
             for name, array in mine.items()
         ):

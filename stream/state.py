@@ -31,6 +31,8 @@ from stream.window import NEVER
 #: Raise it when the layout changes, and add what reads the one before to ``_READERS``. 1: without ``Block.events``,
 #: and still written where there are none.
 FORMAT: Final = 2
+#: Arrays of a lane whose names begin so are not its own: they are stored with it because they are of the same assets.
+BESIDE: Final = "beside."
 #: Assets in a block, at most.
 MOST_ASSETS: Final = 256
 #: Bytes that a block should have at most, uncompressed: brokers' default limit for a record is twice that.

@@ -16,6 +16,7 @@ from typing import Any
 from stream.app import App, create_app
 from stream.changelog import Changelog
 from stream.cli import installed_version
+from stream.partition import Restored
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
 from stream.records import Output, RawRecord
@@ -29,6 +30,7 @@ from stream.sinks.kafka import KafkaSink
 from stream.sinks.page import PageSettings, PageSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
 from stream.sinks.thin import Thinner
+from stream.state import Block, Image
 from stream.topics import ensure_topics
 from stream.watchdog import Watchdog
 from stream.web import Health
@@ -55,6 +57,26 @@ class ThinningPipeline(Pipeline):
         super().keep_only(partitions)
         for partition in self._thinners.keys() - partitions:
             del self._thinners[partition]
+
+    def take(self, partition: int, numbers: Sequence[int]) -> list[Block]:
+        """Copies of blocks as they are now, with what was last kept of their assets beside each detector's memory."""
+        blocks = super().take(partition, numbers)
+        if thinner := self._thinners.get(partition):
+            for block in blocks:
+                for lane in block.lanes:
+                    names = [block.names[place] for place in lane.places.tolist()]
+                    lane.arrays |= thinner.take(lane.detector, names)
+        return blocks
+
+    def restore(self, partition: int, image: Image) -> Restored:
+        """Begin a partition with what a snapshot has of it."""
+        thinner = Thinner(self._settings)
+        for block in image.blocks.values():
+            for lane in block.lanes:
+                thinner.put(lane.detector, [block.names[place] for place in lane.places.tolist()], lane.arrays)
+        restored = super().restore(partition, image)
+        self._thinners[partition] = thinner
+        return restored
 
 
 def pipeline_of(plan: Plan, shelf: Shelf) -> Pipeline:

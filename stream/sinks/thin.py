@@ -13,16 +13,19 @@ whose score differs by more than that share of the threshold from the score last
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from stream.records import Bool, Float64, Int64, Output, Scores
 from stream.settings import ThinningSettings
 from stream.sinks.rows import take
+from stream.state import BESIDE, Array
 
 _NEVER = np.iinfo(np.int64).min
+_REMEMBERED: Final = ("slot", "status", "score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,22 @@ class Thinner:
         kept = tuple(held for held in map(self.thin, output.scores) if len(held))
         given: dict[str, Any] = {each.name: getattr(output, each.name) for each in fields(Output)}
         return Thinned(**given, kept=kept)
+
+    def take(self, detector: str, names: Sequence[str]) -> dict[str, Array]:
+        """What is remembered of assets for a snapshot, as arrays beside those of the detector."""
+        last = self._last.setdefault(detector, _Last())
+        codes = last.codes(tuple(names), self._every_ms)
+        return {BESIDE + name: getattr(last, name)[codes] for name in _REMEMBERED}
+
+    def put(self, detector: str, names: Sequence[str], arrays: Mapping[str, Array]) -> None:
+        """Take over what ``take`` gave. Names that are empty are passed over, and so is what nothing was taken of."""
+        if any(BESIDE + name not in arrays for name in _REMEMBERED):
+            return
+        rows = [row for row, name in enumerate(names) if name]
+        last = self._last.setdefault(detector, _Last())
+        codes = last.codes(tuple(names[row] for row in rows), self._every_ms)
+        for name in _REMEMBERED:
+            getattr(last, name)[codes] = arrays[BESIDE + name][rows]
 
     def thin(self, scores: Scores) -> Scores:
         """The rows of ``scores`` that are to be kept."""

@@ -46,7 +46,7 @@ def _number(item: pytest.Item) -> int:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep whether the test itself has passed, for its record."""
     report = yield
-    if report.when == "call":
+    if report.when == "call" and not report.skipped:
         item.stash[_PASSED] = report.passed
     return report
 
@@ -60,7 +60,9 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
     number, what = mark.args
     record = Fault(number, what, str(params.params.get("broker", "")) if params else "")
     yield record
-    record.passed = request.node.stash.get(_PASSED, False)
+    if _PASSED not in request.node.stash:
+        return  # skipped
+    record.passed = request.node.stash[_PASSED]
     assert not record.passed or record.tries, "the test has not said how often it tried: fault.tried(...)"
     if path := os.environ.get("HEADRACE_FAULTS_JSON"):
         with Path(path).open("a", encoding="utf-8") as file:

@@ -30,6 +30,8 @@ def test_workers_that_come_and_go_lose_nothing(
     start_worker: Callable[..., Worker],
     plant: Callable[..., list[Recording]],
 ) -> None:
+    if fault.broker == "embedded":
+        pytest.skip("the embedded broker takes half a session time-out for a join (docs/adr/0002)")
     plan = load_plan(own_plan)
     feeder = Feeder(kafka, plan.topics.readings, plant(rows=100_000), rate=300).start()
     stays = start_worker(own_plan, **OFTEN)
@@ -53,6 +55,8 @@ def test_a_frozen_worker_is_noticed_and_its_partitions_move_on(
     start_worker: Callable[..., Worker],
     plant: Callable[..., list[Recording]],
 ) -> None:
+    if fault.broker == "embedded":
+        pytest.skip("the embedded broker takes half a session time-out for a join (docs/adr/0002)")
     plan = load_plan(own_plan)
     feeder = Feeder(kafka, plan.topics.readings, plant(rows=100_000), rate=300).start()
     first, second = (start_worker(own_plan, **OFTEN) for _ in range(2))

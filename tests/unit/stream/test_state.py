@@ -18,10 +18,12 @@ from stream.decide import Episode
 from stream.errors import StateRefused
 from stream.pipeline import Pipeline
 from stream.records import Output, Record
-from stream.settings import Plan
+from stream.settings import Plan, ThinningSettings
 from stream.shelf import Shelf
+from stream.sinks.thin import history
 from stream.sources.json import encode as encode_reading
 from stream.state import Assembly, Block, Image, LaneRows, Meta, block_key, decode, encode, meta_key, prefix
+from stream.worker import pipeline_of
 
 BEFORE = prefix("group", "readings")
 
@@ -229,3 +231,31 @@ def test_a_silent_asset_is_evicted_and_its_room_goes_to_another(plan: Plan, reco
     assert pipeline.assets() == 5
     quick = [held for held in output.scores if held.detector == "quick"]
     assert sum(map(len, quick)) == 40 - 31, "its window begins anew"
+
+
+def test_which_scores_are_kept_is_remembered_too_and_thinning_may_be_turned_off(
+    plan: Plan, records: list[Record]
+) -> None:
+    thinned = plan.model_copy(update={"thinning": ThinningSettings(every_s=30.0, change=0.2)})
+
+    def kept(outputs: Sequence[Output]) -> list[tuple[str, str, int]]:
+        return sorted(
+            (held.detector, held.names[held.asset[row]], int(held.at_ms[row]))
+            for output in outputs
+            for held in history(output)
+            for row in range(len(held))
+        )
+
+    first = pipeline_of(thinned, Shelf(thinned))
+    outputs = [first.process(0, records[:603])]
+    held = written(first, [0])
+    closing = first.meta(0, 602)
+    assert closing is not None
+    second = pipeline_of(thinned, Shelf(thinned))
+    second.restore(0, image_of(*held, closing))
+    outputs.append(second.process(0, records[603:]))
+    whole = kept([pipeline_of(thinned, Shelf(thinned)).process(0, records)])
+    assert kept(outputs) == whole
+    assert len(whole) < sum(len(scores) for output in outputs for scores in output.scores)
+    plain = pipeline_of(plan, Shelf(plan))
+    assert not plain.restore(0, image_of(*held, closing)).anew
