@@ -36,7 +36,7 @@ _AT_ONCE: Final = 4
 _MOST_HELD: Final = 20_000
 #: In a hurry (a rebalance, a stop): how often to try again, and for how long before what is held is given up.
 _AGAIN_S: Final = 0.2
-_GIVE_UP_S: Final = 5.0
+_GIVE_UP_S: Final = 10.0
 _TICK_S: Final = 0.5
 _RECONNECT_S: Final = 1.0
 

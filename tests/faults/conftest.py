@@ -75,6 +75,14 @@ def long() -> bool:
     return os.environ.get("HEADRACE_FAULTS_LONG", "") == "1"
 
 
+@pytest.fixture
+def one_broker(request: pytest.FixtureRequest, long: bool) -> None:
+    """Ask for it where one broker is enough for the short form: Apache Kafka if it is here, else the embedded one."""
+    params = getattr(request.node, "callspec", None)
+    if params and params.params.get("broker") == "embedded" and os.environ.get("KAFKA_JARS") and not long:
+        pytest.skip("shown on Apache Kafka; make faults ARGS=--long shows it on the embedded broker too")
+
+
 @pytest.fixture(scope="session")
 def plant(make_recording: Callable[..., Recording]) -> Callable[..., list[Recording]]:
     """``plant(assets=8, rows=600)``: pumps at a reading a second; every other one has a fault now and then."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from worker_process import Worker
 from models.datasets import Recording
 from stream.settings import KafkaSettings, load_plan
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("events", ["batches", "messages"])
@@ -30,6 +31,8 @@ def test_killed_at_random_moments_it_publishes_what_an_undisturbed_run_does(
     start_worker: Callable[..., Worker],
     plant: Callable[..., list[Recording]],
 ) -> None:
+    if events == "messages" and fault.broker == "embedded" and os.environ.get("KAFKA_JARS") and not long:
+        pytest.skip("shown on Apache Kafka; make faults ARGS=--long shows it on the embedded broker too")
     plan = load_plan(own_plan)
     settings = {
         "HEADRACE_WORKER_EVENTS": events,
@@ -39,8 +42,7 @@ def test_killed_at_random_moments_it_publishes_what_an_undisturbed_run_does(
     feeder = Feeder(kafka, plan.topics.readings, plant(rows=100_000), rate=600).start()
     moments = random.Random(7)
     worker = start_worker(own_plan, **settings)
-    few = 2 if fault.broker == "embedded" else 3  # the embedded broker lets a group wait for its dead: 14 s
-    many = 10 if long or (events == "batches" and fault.broker != "embedded") else few
+    many = 10 if long or (events == "batches" and fault.broker != "embedded") else 2  # that one lets a group wait 14 s
     for _ in range(many):
         time.sleep(moments.uniform(0.0, 1.5))
         worker.kill()

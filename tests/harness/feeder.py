@@ -120,7 +120,9 @@ def in_order(recordings: Sequence[Recording]) -> list[tuple[bytes, bytes]]:
     return list(_readings(recordings))
 
 
-def wait_committed(kafka: KafkaSettings, feeder: Feeder, topic: str, *workers: Worker, within_s: float = 90.0) -> float:
+def wait_committed(
+    kafka: KafkaSettings, feeder: Feeder, topic: str, *workers: Worker, within_s: float = 180.0
+) -> float:
     """Wait until the group has committed all that ``feeder`` has sent; how many seconds that took.
 
     A worker of ``workers`` that ends meanwhile fails the test.
