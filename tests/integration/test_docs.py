@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
-from servers import free_port
+from servers import free_port, need
 from worker_process import Worker, run
 
 from models.datasets import Recording
@@ -86,6 +87,20 @@ def test_the_operators_pages(running: Worker, tmp_path: Path) -> None:
         assert "pump-1" in said
         assert "not_json" in said
         assert '"state":"resolved"' in (tmp_path / "alerts.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.servers
+def test_the_deployers_page(tmp_path: Path) -> None:
+    need("promtool", package="prometheus")
+    need("amtool", package="prometheus-alertmanager")
+    need("kubectl", package="kubernetes-client")
+    fetched = shutil.ignore_patterns("node_modules", "target")
+    for folder in ("deploy", "k8s"):
+        shutil.copytree(DOCS.parent / folder, tmp_path / folder, ignore=fetched)
+    said = follow("deploy.md", tmp_path)
+    assert said.count("SUCCESS") >= 3
+    for overlay in ("dev", "production"):
+        assert "kind: StatefulSet" in (tmp_path / f"{overlay}.yaml").read_text(encoding="utf-8")
 
 
 def test_every_link_of_the_pages_leads_somewhere() -> None:

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,8 +197,9 @@ async def test_stop_tells_what_has_changed(stub: Stub, make_alert: Callable[...,
     assert [len(post) for post in stub.posts] == [250, 250, 100]
 
 
-async def test_says_who_we_are(stub: Stub, make_alert: Callable[..., Alert]) -> None:
-    for settings in ({"token": "t0ken"}, {"username": "u", "password": "p"}, {}):
+async def test_says_who_we_are(stub: Stub, make_alert: Callable[..., Alert], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t0ken\n")
+    for settings in ({"token_file": tmp_path / "token"}, {"username": "u", "password": "p"}, {}):
         sink = AlertmanagerSink(AlertmanagerSettings.model_validate({"urls": stub.url, **settings}))
         await sink.start()
         await sink.write(Output(alerts=(make_alert(),)))
