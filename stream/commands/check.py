@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.table import Table
 
+from stream.commands.console import plain
 from stream.commands.sample import inspect
 from stream.decode import Decoder
 from stream.errors import ConfigError, StreamError
@@ -76,6 +77,8 @@ def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = No
     influx = next((held for held in settings if isinstance(held, InfluxSettings)), None)
     if influx:
         console.print(f"[green]✓[/] InfluxDB {influx.url or 'is off (HEADRACE_INFLUX_URL is empty)'}")
+        if influx.url:
+            console.print(f"[green]✓[/] while InfluxDB is away: {_waits(influx)}")
     alertmanager = next((held for held in settings if isinstance(held, AlertmanagerSettings)), None)
     if alertmanager:
         console.print(f"[green]✓[/] Alertmanager {alertmanager.urls or 'is off (HEADRACE_ALERTMANAGER_URLS is empty)'}")
@@ -106,9 +109,16 @@ def _look_through(console: Console, sample: Path, plan: Plan, shelf: Shelf) -> N
         raise ConfigError(f"--sample: {error}") from None
     findings = list(inspect(lines, plan, shelf, time.time_ns() // 1_000_000))
     for finding in findings:
-        console.print("[yellow]![/]", finding, soft_wrap=True, markup=True, highlight=False)
+        console.print("[yellow]![/]", plain(finding), soft_wrap=True, highlight=False)
     if not findings:
         console.print(f"[green]✓[/] sample {sample}: {len(lines)} records, nothing to be said of their times")
+
+
+def _waits(influx: InfluxSettings) -> str:
+    """Where lines wait for InfluxDB, in words."""
+    if not influx.spool_dir:
+        return f"{influx.held_lines} lines wait in memory (HEADRACE_INFLUX_SPOOL_DIR is empty)"
+    return f"lines wait in {influx.spool_dir}, up to {influx.spool_max_bytes / (1 << 20):.0f} MiB of each worker"
 
 
 def _kept(plan: Plan) -> str:
@@ -133,7 +143,7 @@ def _gaps(settings: DetectorSettings, gap_ms: int | None) -> str:
 
 def _failed(console: Console, error: StreamError) -> int:
     for line in str(error).splitlines():
-        console.print("[red]✗[/]", line, soft_wrap=True, markup=True, highlight=False)
+        console.print("[red]✗[/]", plain(line), soft_wrap=True, highlight=False)
     return 1
 
 

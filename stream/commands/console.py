@@ -9,6 +9,7 @@ from typing import Final
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from stream.records import Alert
 
@@ -35,6 +36,11 @@ def bar(console: Console | None = None) -> Progress:
         TextColumn("{task.fields[note]}", style="dim"),
         console=console or Console(stderr=True),
     )
+
+
+def plain(text: str) -> Text:
+    """Text that somebody else wrote, as it is: no markup, and what would move the cursor or ring is spelt out."""
+    return Text("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text))
 
 
 def alert_line(alert: Alert) -> str:

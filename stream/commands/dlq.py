@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from stream.commands.console import plain
 from stream.deadletters import Letter, letters, resend
 from stream.history import bound
 from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan
@@ -40,11 +41,11 @@ def run_list(
             what = letter.error.removeprefix(f"{letter.reason}: ")
             table.add_row(
                 timestamp(letter.written_ms),
-                f"{topic}-{partition}@{offset}",
-                letter.stage,
-                letter.reason,
-                what[:_SHOWN],
-                _text(letter.value)[:_SHOWN],
+                plain(f"{topic}-{partition}@{offset}"),
+                plain(letter.stage),
+                plain(letter.reason),
+                plain(what[:_SHOWN]),
+                plain(_text(letter.value)[:_SHOWN]),
             )
     total = sum(count.values())
     if not total:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from models.datasets import Recording
 from stream.cli import main
+from stream.deadletters import Letter
 from stream.settings import Plan
 
 COMMANDS = ["demo", "check", "train", "worker", "replay", "backtest", "alerts"]
@@ -89,3 +90,18 @@ def test_a_detector_the_plan_does_not_have_is_named(plan: Plan, tmp_path: Path) 
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert "--detector fast: the plan has quick, slow" in done.output
+
+
+def test_letters_are_shown_as_they_are_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A hostile record may hold markup, and escapes that a terminal would obey."""
+    letter = Letter(
+        at=(0, 1), origin=("readings", 0, 7), written_ms=0, stage="decode", reason="not_json",
+        error="not_json: [/bold]", key=None, headers=(), truncated=None,
+        value=b"[/red]\x1b]0;owned\x07\x1b[2J\r\n[bold]x",
+    )  # fmt: skip
+    monkeypatch.setattr("stream.commands.dlq.letters", lambda *_, **__: iter([letter]))
+    done = CliRunner().invoke(main, ["dlq", "list", "--plan", str(tmp_path / "none.toml")])
+    assert done.exit_code == 0, done.output
+    assert "[/red]\\x1b]0;owned\\x07\\x1b[2J\\r\\n[bold]x" in done.output
+    assert "[/bold]" in done.output
+    assert not {"\x1b", "\x07", "\r"} & set(done.output)
