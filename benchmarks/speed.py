@@ -22,7 +22,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from figures import live, memory, pipeline, sinks, start
+from figures import live, memory, page, pipeline, sinks, start
 from figures.broker import broker_at
 from figures.figure import Budget, Figure, Measured
 from figures.plant import FORM
@@ -97,6 +97,7 @@ def _groups(bootstrap: str | None) -> list[tuple[tuple[Figure, ...], Measure]]:
     return [
         (pipeline.FIGURES, pipeline.measure),
         (memory.FIGURES, memory.measure),
+        (page.FIGURES, page.measure),
         (live.FIGURES, on_broker(live.measure)),
         (sinks.FIGURES, on_broker(sinks.measure)),
         (start.FIGURES, on_broker(partial(start.measure, embedded=bootstrap is None))),

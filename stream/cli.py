@@ -205,7 +205,9 @@ def train(
 
 @main.command()
 @_PLAN
-@click.option("--web-port", type=click.IntRange(0, 65535), help="Port of /metrics and /health; 0 takes a free one.")
+@click.option(
+    "--web-port", type=click.IntRange(0, 65535), help="Port of the live page, /metrics and /health; 0 takes a free one."
+)
 @_explained
 @_examples("""
 headrace worker
