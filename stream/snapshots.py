@@ -140,7 +140,7 @@ class Snapshots:
         """These are ours from now on, and no others: begin to read back the states that we have not."""
         for partition in self._recovering.keys() - partitions:
             self._recovering.pop(partition).cancel()
-        self._let_go()
+        self._let_go(*self._held)
         self._assignment += 1
         self._known.clear()
         await self._belt.beside(self._pipeline.keep_only, partitions)
@@ -173,7 +173,7 @@ class Snapshots:
             complete = await self._round()
             if hurried_since is not None and not complete:
                 if time.monotonic() - hurried_since > _GIVE_UP_S:
-                    self._let_go()
+                    self._let_go(*self._held)
                 else:
                     await asyncio.sleep(_AGAIN_S)
 
@@ -207,7 +207,8 @@ class Snapshots:
                 self._metrics.snapshot_failed()
                 _log.error("no snapshot of partition %d: %s: %s", partition, type(error).__name__, error)
                 complete = False
-        self._metrics.held(self._pipeline.assets(), sum(sum(held.values()) for held in self._sizes.values()))
+        assets = await self._belt.beside(self._pipeline.assets)
+        self._metrics.held(assets, sum(sum(held.values()) for held in self._sizes.values()))
         return complete
 
     async def _write(self, partition: int) -> bool:
@@ -215,7 +216,9 @@ class Snapshots:
         started = time.monotonic()
         state = await self._belt.beside(self._pipeline.touched, partition)
         held = self._held.get(partition)
-        if state is None:
+        if state is None:  # some blocks are ahead of others until more is read
+            if self._hurried.is_set():
+                self._let_go(partition)  # nothing more will be read
             return not held
         applied, numbers = state
         if not held and not numbers:
@@ -271,9 +274,10 @@ class Snapshots:
             waiting.popleft().done()
         self._room.set()
 
-    def _let_go(self) -> None:
+    def _let_go(self, *partitions: int) -> None:
         """Give up the acknowledgements that wait: these batches will be read again, and passed over."""
-        for waiting in self._held.values():
+        for partition in partitions:
+            waiting = self._held[partition]
             while waiting:
                 waiting.popleft().skip()
         self._room.set()

@@ -265,3 +265,26 @@ async def test_a_memory_that_others_have_overtaken_is_read_back(
     alerts = [alert for bench in (frozen, other) for output in bench.outputs for alert in output.alerts]
     whole = Pipeline(plan, Shelf(plan)).process(0, records)
     assert sorted(alerts, key=lambda a: (a.id, a.sequence)) == sorted(whole.alerts, key=lambda a: (a.id, a.sequence))
+
+
+async def test_a_hurry_lets_go_at_once_while_some_blocks_are_ahead(
+    plan: Plan, records: list[Record], executor: ThreadPoolExecutor
+) -> None:
+    log = Log()
+    async with running(Bench(plan, log, executor, every_s=0.02)) as first:
+        await first.put(records[:50])
+        await until(lambda: first.done == [49])
+        first.snapshots.hurry(True)  # so that the next snapshot is one of its own
+        await until(lambda: len(log.applied()) == 1)
+        await first.put(records[50:100])
+        await until(lambda: first.done == [49, 99])
+    log.records[0] = log.records[0][:-1]  # and the record that ends it was never written
+    async with running(Bench(plan, log, executor)) as second:
+        await second.put(records[40:90])
+        second.snapshots.hurry(True)
+        await until(lambda: second.skipped == [89])
+        assert second.done == []
+        second.snapshots.hurry(False)
+        await second.put(records[40:150])
+        second.snapshots.hurry(True)
+        await until(lambda: second.done == [149])
