@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
+# One test process a core, the tests of a file in one of them; SIDE_BY_SIDE= for one after the other.
+SIDE_BY_SIDE ?= -n auto --dist loadfile
 # The embedded broker is reachable from this machine alone; one TensorFlow thread a worker leaves a core to the broker.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -29,14 +31,14 @@ demo: setup  ## Run the main job on an embedded broker: plant, training, worker,
 	$(BIN)/headrace demo $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup  ## Run the tests that need nothing but what pip brings; says what it left out
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: setup  ## The gate: ruff, mypy --strict, import-linter, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit -m "not tensorflow" -q
+	$(BIN)/python -m pytest tests/unit -m "not tensorflow" -q $(SIDE_BY_SIDE)
 
 bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--json FILE"); a quarter of an hour
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'

@@ -1,7 +1,7 @@
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +21,11 @@ def test_help_comes_in_under_a_second_and_imports_nothing_heavy() -> None:
     code += (
         "try:\n    main()\nfinally:\n    print(sorted({'tensorflow', 'keras', 'faust', 'polars'} & set(sys.modules)))"
     )
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 1.0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # CPU time: what a machine with nothing else to do takes
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
     assert done.stdout.rstrip().endswith("[]")
 
 
