@@ -236,7 +236,10 @@ class Partition:
             return 0
         now_ms = int(np.partition(last_ms, -3)[-3])
         gone = 0
-        for index in np.flatnonzero((last_ms < now_ms - silent_for_ms) & (last_ms != NEVER)).tolist():
+        silent = (last_ms < now_ms - silent_for_ms) & (last_ms != NEVER)
+        if self.skew is not None:
+            silent[self.skew.never_taken(last_ms)] = True
+        for index in np.flatnonzero(silent).tolist():
             lanes = [key for key in self.lanes_in[index // self.size] if self._watches(key, index)]
             if any(int(self.lanes[key].slots[index]) in self.lanes[key].decisions.episodes for key in lanes):
                 continue
@@ -253,7 +256,7 @@ class Partition:
             if self.presence is not None:
                 self.presence.forget(index)
             if self.skew is not None:
-                self.skew.changed()
+                self.skew.forget(index)
             heapq.heappush(self.free, index)
             self.touched.add(index // self.size)
             gone += 1
@@ -264,7 +267,6 @@ class Partition:
         return (
             (self.reorder is not None and self.reorder.holds(index))
             or (self.presence is not None and self.presence.is_stale(index))
-            or (self.skew is not None and index in self.skew.claimed)
             or (self.limits is not None and index in self.limits.decisions.episodes)
         )
 

@@ -16,11 +16,15 @@ majority. Nothing here knows the time of day.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from stream.records import Bool, Int32, Int64
 from stream.window import NEVER
+
+#: Readings of others that are taken while an asset is in quarantine, until it is forgotten if it is new.
+_LONG: Final = 100_000
 
 
 @dataclass(slots=True)
@@ -41,6 +45,19 @@ class Skew:
     def changed(self) -> None:
         """The partition's assets are others than before."""
         self._confirmed_ms = None
+
+    def forget(self, asset: int) -> None:
+        """End with an asset: its index goes to another."""
+        self.claimed.pop(asset, None)
+        self.changed()
+
+    def never_taken(self, newest_ms: Int64) -> list[int]:
+        """Assets of which nothing was ever taken, though they have long been in quarantine: made up, it seems."""
+        return [
+            asset
+            for asset, (_, _, taken) in self.claimed.items()
+            if newest_ms[asset] == NEVER and self.taken - taken > _LONG
+        ]
 
     def future(self, assets: Int32, at_ms: Int64, newest_ms: Int64) -> Bool | None:
         """Which of a batch's readings are from the future, (row,); None: none of them.

@@ -235,6 +235,24 @@ def test_an_asset_that_goes_on_alone_after_a_night_is_believed_in_time(plan: Pla
     assert count(outputs, "future") == 61, "a minute by its own clock, and nobody said otherwise"
 
 
+def test_assets_of_which_nothing_was_ever_taken_are_forgotten(
+    plan: Plan, plant: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.skew._LONG", 300)
+    plan = asking(plan, input={"ahead_s": 60})
+    records = records_of(plant)
+    made_up = [
+        Record("readings", 0, 0, encode(f"pump-x{number}", AT_MS + 10**7 * (number + 1), {"flow": 1.0}))
+        for number in range(20)
+    ]
+    pipeline = Pipeline(plan, Shelf(plan))
+    outputs = [pipeline.process(0, numbered([*records[:100], *made_up, *records[100:]])[:400])]
+    assert (count(outputs, "future"), pipeline.assets(), pipeline.evict()) == (20, 24, 0)
+    outputs.append(pipeline.process(0, numbered([*records[:100], *made_up, *records[100:]])[400:]))
+    assert (pipeline.evict(), pipeline.assets()) == (20, 4)
+    assert count(outputs, "late") == 0
+
+
 @settings(PATIENT, max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 400)), max_size=60),
