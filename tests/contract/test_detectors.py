@@ -14,12 +14,18 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from models import registry
-from models.artifact import load
+from models.artifact import assemble, load
 from models.base import KINDS, Detector
+from models.calibrate import calibrate
 from models.datasets import Recording
 from models.errors import InvalidArtifact, TrainingError
+from models.scaling import RobustScaler
 from models.train import score_series, train
+from stream.pipeline import Pipeline
+from stream.records import Readings
+from stream.settings import parse_plan
 
+AT_MS = 1_764_000_000_000
 #: Small and short: most of a deep detector's time here is Keras compiling, once for each number of signals.
 SHORT = {"epochs": 6, "window": 16}
 
@@ -241,7 +247,11 @@ def test_what_another_process_trained_scores_the_same_bits_here(tmp_path):
     code = f"""
 import numpy as np, pathlib
 from models.datasets import Recording
+from models.scaling import RobustScaler
 from models.train import score_series, train
+from stream.pipeline import Pipeline
+from stream.records import Readings
+from stream.settings import parse_plan
 rows = np.random.default_rng(0).normal(size=(300, 2))
 artifact = train([Recording("a", np.arange(300) * 1000, ("x", "y"), rows)], detector="lstm_forecaster", config={SHORT})
 artifact.save(pathlib.Path({str(path)!r}))
@@ -344,3 +354,59 @@ def test_data_quality_lets_rest_what_always_rested():
     detector = registry.create("data_quality", signals=2)
     detector.fit([rows], [])
     assert (detector.score(windows_of(rows, detector.window)).score < 1).all()
+
+
+class OneModel:
+    """A shelf with one model, which serves all assets."""
+
+    def __init__(self, artifact):
+        self._artifact = artifact
+
+    def find(self, detector, asset):
+        return self._artifact
+
+    def signals(self):
+        return self._artifact.signals
+
+    def serving(self):
+        yield "it", self._artifact
+
+
+@each
+@pytest.mark.parametrize("dead", [[0], [2], [0, 1]])
+@pytest.mark.parametrize("how", ["missing", "impossible"])
+def test_dead_signals_neither_silence_an_asset_nor_leave_their_mask(name, dead, how):
+    detector, history = trained(name), plant(150, 3, seed=2)
+    artifact = assemble(
+        detector,
+        RobustScaler.fit([history]),
+        calibrate([np.random.default_rng(0).exponential(size=200)], period_s=1.0),
+        signals=("a", "b", "c"),
+        period_s=1.0,
+        assets=("pump",),
+        rows={"fit": 1},
+        from_ms=0,
+        to_ms=1,
+        seed=0,
+        figures={},
+        curves={},
+    )
+    length = detector.window + 60
+    values = plant(length, 3, seed=3).astype(np.float64)
+    values[-50:, dead] = np.nan if how == "missing" else 1e6
+    rules = {"kind": name, "artifact": "none"}
+    ranges = {"signals": {"*": {"low": -1000, "high": 1000}}} if how == "impossible" else {}
+    plan = parse_plan({"detectors": {"it": rules}, **ranges})
+    times, first = AT_MS + 1000 * np.arange(length), np.zeros(length, dtype=np.int32)
+    readings = Readings(("pump",), first, times, artifact.signals, values, np.arange(length, dtype=np.int32))
+    output = Pipeline(plan, OneModel(artifact)).run(0, readings)
+    assert not output.counts.get("failed")
+    (scores,) = output.scores
+    masked = scores.at_ms >= times[-50]
+    assert masked.sum() == 50
+    assert np.isfinite(scores.score[masked]).all()
+    assert np.isnan(scores.values[masked][:, dead]).all()
+    if name != "data_quality":  # which is there to blame them
+        assert not scores.contributions[masked][:, dead].any()
+    wrong = {cause.signal for alert in output.alerts if alert.detector == "signals" for cause in alert.causes}
+    assert wrong == ({"abc"[column] for column in dead} if how == "impossible" else set())
