@@ -1,10 +1,19 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings
 
 from stream.errors import ConfigError
-from stream.settings import KafkaSettings, WorkerSettings, from_environment, load_plan, parse_plan, unknown_variables
+from stream.settings import (
+    KafkaSettings,
+    WorkerSettings,
+    check_together,
+    from_environment,
+    load_plan,
+    parse_plan,
+    unknown_variables,
+)
 from stream.sinks.influxclient import InfluxSettings
 
 GOOD = {"kind": "ewma", "artifact": "artifacts/a"}
@@ -130,3 +139,26 @@ def test_tls_reaches_the_clients_and_missing_files_are_named(monkeypatch: pytest
 def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_KAFKA_BOOTSTRAPS", "x")
     assert "HEADRACE_KAFKA_BOOTSTRAPS" in unknown_variables(KafkaSettings, WorkerSettings)
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"input": {"lateness_s": 90}}, r"silent_s must not be below lateness_s"),
+        ({"input": {"ahead_s": 0}}, r"input\.ahead_s: .*greater than or equal to 1"),
+        ({"signals": {"heat": {}}}, r"signals\.heat: give low, high or both"),
+        ({"signals": {"heat": {"low": 2, "high": 1}}}, r"signals\.heat: low must be below high"),
+        ({"quality": {"stale_after_periods": 1}}, r"quality\.stale_after_periods: .*greater than or equal to 3"),
+        ({"detectors": {"stale": GOOD}}, r"detectors\.stale: .*choose another"),
+    ],
+)
+def test_what_a_plan_asks_of_its_data_is_checked(section: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse_plan({"detectors": {"pumps": GOOD}, **section})
+
+
+def test_a_lateness_asks_for_snapshots() -> None:
+    plan = parse_plan({"detectors": {"pumps": GOOD}, "input": {"lateness_s": 5}})
+    check_together(plan, WorkerSettings())
+    with pytest.raises(ConfigError, match="SNAPSHOT_EVERY_S"):
+        check_together(plan, WorkerSettings(snapshot_every_s=0))
