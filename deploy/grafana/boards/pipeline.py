@@ -120,6 +120,47 @@ def _latency() -> list[Builder[model.Panel]]:
     ]
 
 
+def _state() -> list[Builder[model.Panel]]:
+    return [
+        panels.lines(
+            "Assets remembered",
+            "Windows, carried states and open alerts are kept for so many assets on each worker.",
+            [promql(f"sum by (instance) (headrace_state_assets{_MINE})", legend="{{instance}}")],
+        ),
+        panels.lines(
+            "Size of the state",
+            "Of the newest records of the state topic, all workers; and what snapshots write to it in a second.",
+            [
+                promql(f"sum(headrace_state_bytes{_MINE})", legend="held"),
+                promql(f"sum(rate(headrace_snapshot_bytes_total{_MINE}{_RATE}))", "B", legend="written a second"),
+            ],
+            unit="bytes",
+        ),
+        panels.lines(
+            "Snapshots and recovery, p99",
+            "What a partition's snapshot takes, and reading its state back took. Nothing is committed without one.",
+            [
+                promql(_quantile(0.99, "headrace_snapshot_seconds", ""), legend="snapshot"),
+                promql(
+                    f"histogram_quantile(0.99, sum by (le) (headrace_state_recovery_seconds_bucket{_MINE}))",
+                    "B",
+                    legend="recovery, since the start",
+                ),
+            ],
+            unit="s",
+        ),
+        panels.lines(
+            "Snapshots not written, assets forgotten",
+            "Snapshots fail when Kafka does not take them; assets are forgotten when they are silent for long.",
+            [
+                promql(f"sum(rate(headrace_snapshot_failures_total{_MINE}{_RATE}))", legend="failed snapshots"),
+                promql(f"sum(rate(headrace_state_evicted_assets_total{_MINE}{_RATE}))", "B", legend="forgotten assets"),
+            ],
+            unit="cps",
+        ),
+    ]
+
+
 def _sinks_and_process() -> list[Builder[model.Panel]]:
     return [
         panels.lines(
@@ -192,6 +233,7 @@ def build() -> sdk.Dashboard:
     for title, found in (
         ("Keeping up", _keeping_up()),
         ("Latency and what is refused", _latency()),
+        ("State", _state()),
         ("Sinks and processes", _sinks_and_process()),
     ):
         dashboard = dashboard.with_row(sdk.Row(title))

@@ -112,6 +112,7 @@ def make_published() -> Metrics:
     metrics.loaded([("d", "k", "v")])
     metrics.known("kafka")
     metrics.watch(InfluxSink(InfluxSettings(url="")))
+    metrics.state.begun_anew("broken")
     one = np.ones(1)
     none = np.zeros((1, 0))
     scores = Scores(
