@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py DATA_DIR --scores quality-output --json quality.json
 
-DATA_DIR holds a folder for each suite (nab, skab, tep, asd, smap_msl) or is one of them; what is not there is left out
-and named. An interrupted run goes on where it stopped if it writes its scores.
+DATA_DIR holds a folder for each suite (nab, skab, tep, asd, smap_msl, magnetic_tile) or is one of them; what is not
+there is left out and named. An interrupted run goes on where it stopped if it writes its scores.
 """
 
 from __future__ import annotations

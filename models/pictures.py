@@ -83,7 +83,7 @@ def read_folder(folder: Path, *, normal: str = "MT_Free") -> list[Picture]:
         mask = _decoded(drawn) > 127 if file.suffix == ".jpg" and drawn.is_file() else None
         found.append(Picture(f"{file.parent.name}/{file.stem}", _decoded(file), kind, mask))
     if not found:
-        raise DataError(f"{folder}: no picture in its folders; read are {', '.join(_SUFFIXES)}")
+        raise DataError(f"{folder}: no picture in its folders; read are {', '.join(_SUFFIXES)}, as one folder a kind")
     return found
 
 

@@ -180,6 +180,9 @@ def train(
 ) -> None:
     """Train the plan's detectors on clean history (CSV, Parquet, or a stretch of the topic) and write their artifacts.
 
+    A column `fault` names what was wrong in a row: a fault_classifier learns from it, the others leave such rows out.
+    Where the plan's input is pictures, name folders that hold a folder for each kind, the good ones in `good`.
+
     The history is split in the order of time: to learn from, to stop early by, and to set the threshold by.
     """
     from stream.commands.train import run_cold, run_train  # noqa: PLC0415

@@ -51,7 +51,7 @@ class Config:
 
     classes: tuple[str, ...] = (NORMAL, _DEFECT)
     filters: int = 24
-    steps: int = 1500
+    steps: int = 800
     crop: int = 192
     batch: int = 16
 
@@ -70,9 +70,10 @@ class Config:
 
 def _layers(config: Config) -> dict[str, tuple[int, int, int, int]]:
     """Name -> (taps, channels in, out, stride), in the order of use."""
+    fine = 2 * config.filters // 3
     one, two, three, four = config.filters, 4 * config.filters // 3, 2 * config.filters, 8 * config.filters // 3
     return {
-        "half": (5, raster.CHANNELS, one, 2), "half2": (3, one, two, 1),
+        "whole": (3, raster.CHANNELS, fine, 1), "half": (3, fine, two, 2), "half2": (3, two, two, 1),
         "quarter": (3, two, three, 2), "quarter2": (3, three, three, 1),
         "eighth": (3, three, four, 2), "eighth2": (3, four, four, 1),
         "up4": (3, four, three, 1), "up2": (3, three, two, 1), "last": (3, two, one, 1),
@@ -97,7 +98,7 @@ def build(config: Config) -> Any:
 
 def _pyramid(layers: Mapping[str, Any], doubled: Any, x: Any) -> Any:
     """The network, whatever layers it is made of."""
-    half = layers["half2"](layers["half"](x))
+    half = layers["half2"](layers["half"](layers["whole"](x)))
     quarter = layers["quarter2"](layers["quarter"](half))
     eighth = layers["eighth2"](layers["eighth"](quarter))
     quarter = layers["up4"](doubled(eighth)) + quarter

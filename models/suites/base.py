@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.base import Float64
+from models.base import Float64, Progress
 
 Bool = npt.NDArray[np.bool_]
 
@@ -77,6 +77,10 @@ class Figure:
         return {"name": self.name, "value": value, "unit": self.unit, "bar": self.bar, "met": self.met}
 
 
+#: More figures of a folder as a whole: (folder, seed, where per-item answers go or None, progress) -> figures.
+Study = Callable[[Path, int, Path | None, Progress], Sequence[Figure]]
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """A benchmark.
@@ -86,6 +90,7 @@ class Suite:
     figures           of all judged cases
     published         (who, figure) in the unit of the first figure
     lines             extra columns of a case's score file, by name: (row,) each
+    study             what is measured besides, with a training of its own: a classifier's figures
     """
 
     name: str
@@ -96,3 +101,4 @@ class Suite:
     published: Sequence[tuple[str, float]]
     config: Mapping[str, Any] = field(default_factory=dict)
     lines: Callable[[Judged], Mapping[str, Sequence[Any]]] = lambda judged: {"score": judged.scores.tolist()}
+    study: Study | None = None

@@ -21,12 +21,20 @@ from typing import Any, Final
 import numpy as np
 
 from models.base import Progress, no_progress
-from models.suites import nab, skab, telemetry, tep
+from models.suites import magnetic_tile, nab, skab, telemetry, tep
 from models.suites.base import Case, Figure, Judged, Suite
 from models.suites.judging import judge
 
 SUITES: Final[Mapping[str, Suite]] = {
-    suite.name: suite for suite in (nab.SUITE, skab.SUITE, tep.SUITE, telemetry.SERVERS, telemetry.SPACECRAFT)
+    suite.name: suite
+    for suite in (
+        nab.SUITE,
+        skab.SUITE,
+        tep.SUITE,
+        telemetry.SERVERS,
+        telemetry.SPACECRAFT,
+        magnetic_tile.SUITE,
+    )
 }
 _ABOUT: Final = "run.json"
 #: One thread each: two pools on two cores fight.
@@ -80,7 +88,10 @@ def run(
         if into is not None:
             _write(into / f"{one.case.key}.csv", suite.lines(one), one)
         progress(len(judged), len(cases), one.case.key)
-    return Result(suite, chosen, len(cases), suite.figures([judged[case.key] for case in cases]))
+    figures = list(suite.figures([judged[case.key] for case in cases]))
+    if suite.study is not None and detector is None:
+        figures += suite.study(folder, seed, None if scores is None else scores / suite.name, progress)
+    return Result(suite, chosen, len(cases), figures)
 
 
 def _judged(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from models.datasets import read
+from models.base import NORMAL, Progress
+from models.datasets import Recording, read
+from models.diagnosis import diagnose, train_classifier
 from models.errors import DataError
+from models.measures.classes import ClassTable
 from models.suites.base import Case, Figure, Judged, Suite
 
 _NORMAL = "d00"
@@ -58,6 +62,41 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
     return told
 
 
+def labelled(file: Path, begin: int = 0) -> Recording:
+    """A file with what was going on in each row: the fault of its number from row ``begin`` on."""
+    (recording,) = read(file, period_s=60 * _PERIOD_MIN)
+    fault = int(file.stem[1:3])
+    faulty = np.arange(len(recording.values)) >= begin
+    return replace(recording, faults=np.where(faulty & (fault > 0), f"fault {fault}", NORMAL))
+
+
+def diagnosis(folder: Path, seed: int, scores: Path | None, progress: Progress) -> list[Figure]:
+    """Which fault it is: learnt from ``dNN.dat``, told of every row of ``dNN_te.dat`` that has a full window."""
+    numbers = [fault for fault in (0, *_COUNTED) if (folder / f"d{fault:02d}.dat").exists()]
+    if len(numbers) < 2:
+        return []
+    artifact = train_classifier(
+        [labelled(folder / f"d{fault:02d}.dat") for fault in numbers], seed=seed, progress=progress
+    )
+    truth, said = [], []
+    for fault in numbers:
+        recording = labelled(folder / f"d{fault:02d}_te.dat", _BEGIN)
+        for wanted, told in zip(recording.faults.tolist(), diagnose(artifact, recording.values), strict=True):  # type: ignore[union-attr]  # just given
+            if told:
+                truth.append(wanted)
+                said.append(told)
+    table = ClassTable.of(truth, said)
+    if scores is not None:
+        scores.mkdir(parents=True, exist_ok=True)
+        lines = [f"{wanted},{told}\n" for wanted, told in zip(truth, said, strict=True)]
+        (scores / "diagnosis.csv").write_text("truth,said\n" + "".join(lines), encoding="utf-8")
+    return [
+        Figure("diagnosis macro-F1, faults 1, 2, 4-8, 10 and normal", table.macro_f1, bar=0.90),
+        Figure("diagnosis accuracy", table.accuracy),
+        *(Figure(f"diagnosis F1, {name}", value) for name, value in table.f1.items()),
+    ]
+
+
 def _delay_min(one: Judged) -> float:
     alarmed = np.flatnonzero(one.alarms[_BEGIN:])
     return float(alarmed[0]) * _PERIOD_MIN if len(alarmed) else float("nan")
@@ -70,4 +109,5 @@ SUITE = Suite(
     cases=cases,
     figures=figures,
     published=(),
+    study=diagnosis,
 )

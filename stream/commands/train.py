@@ -14,6 +14,8 @@ from models.artifact import Artifact
 from models.datasets import Recording, read
 from models.diagnosis import train_classifier
 from models.errors import TrainingError
+from models.inspection import train_inspector
+from models.pictures import read_folder
 from models.train import train, untrained
 from stream.commands.console import bar
 from stream.errors import ConfigError
@@ -37,6 +39,12 @@ def run_train(
     unknown = set(only) - set(plan.detectors)
     if unknown:
         raise ConfigError(f"--detector {min(unknown)}: the plan has {', '.join(plan.detectors)}")
+    if plan.input.format == "pictures":
+        if topic_range is not None:
+            raise ConfigError("--from-topic: an inspector is trained on folders of pictures")
+        console = Console()
+        console.print(_summary(plan, train_inspectors(plan, data, only=only, seed=seed, console=console)))
+        return
     if topic_range is not None:
         recordings = read_topic(from_environment(KafkaSettings), plan, *topic_range)
     else:
@@ -128,6 +136,38 @@ def train_plan(
             done.append((name, asset, path, artifact))
             progress.advance(overall)
         progress.remove_task(current)
+    return done
+
+
+def train_inspectors(
+    plan: Plan, folders: Sequence[Path], *, only: Sequence[str] = (), seed: int = 0, console: Console | None = None
+) -> list[tuple[str, str, Path, Artifact]]:
+    """Train the plan's inspectors on folders of pictures; as ``train_plan`` in all else.
+
+    With drawn defects of two kinds or more they learn to tell them apart, else they learn from the good ones alone.
+    """
+    pictures = [picture for folder in folders for picture in read_folder(folder)]
+    kinds = len({picture.kind for picture in pictures if picture.mask is not None and picture.mask.any()}) > 1
+    done = []
+    with bar(console) as progress:
+        task = progress.add_task("", total=1, note="")
+        for name in only or plan.detectors:
+            settings = plan.detectors[name]
+            if settings.one_model_per_asset:
+                raise ConfigError(
+                    f"detectors.{name}.artifact: pictures have one model for all assets, without {{asset}}"
+                )
+
+            def report(step: int, total: int, note: str) -> None:
+                progress.update(task, completed=step, total=total, note=note)
+
+            progress.reset(task, description=name, total=1, note="")
+            artifact = train_inspector(
+                pictures, detector=settings.kind, config=settings.config, kinds=kinds, seed=seed, progress=report
+            )
+            path = plan.artifact_path(name)
+            artifact.save(path)
+            done.append((name, "", path, artifact))
     return done
 
 
