@@ -27,14 +27,27 @@ _PASSED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the faults that ``HEADRACE_FAULTS_ONLY`` (numbers, with commas) does not name."""
+    """Leave out the faults that ``HEADRACE_FAULTS_ONLY`` (numbers, with commas) does not name.
+
+    Where Apache Kafka is at hand one broker is enough for most: the short forms run on the embedded one too only where
+    a test is marked ``both_brokers``.
+    """
     only = {int(number) for number in os.environ.get("HEADRACE_FAULTS_ONLY", "").split(",") if number}
-    if not only:
-        return
-    mine = Path(__file__).parent
-    left_out = [item for item in items if item.path.parent == mine and _number(item) not in only]
+    once = os.environ.get("KAFKA_JARS") and os.environ.get("HEADRACE_FAULTS_LONG", "") != "1"
+    mine = [item for item in items if item.path.parent == Path(__file__).parent]
+    left_out = [
+        item
+        for item in mine
+        if (only and _number(item) not in only)
+        or (once and _broker(item) == "embedded" and item.get_closest_marker("both_brokers") is None)
+    ]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+def _broker(item: pytest.Item) -> str:
+    params = getattr(item, "callspec", None)
+    return str(params.params.get("broker", "")) if params else ""
 
 
 def _number(item: pytest.Item) -> int:
@@ -56,9 +69,8 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
     """The record of this test's fault; written when the test is over, also if it failed."""
     mark = request.node.get_closest_marker("fault")
     assert mark is not None, "mark the test: @pytest.mark.fault(number, what)"
-    params = getattr(request.node, "callspec", None)
     number, what = mark.args
-    record = Fault(number, what, str(params.params.get("broker", "")) if params else "")
+    record = Fault(number, what, _broker(request.node))
     yield record
     if _PASSED not in request.node.stash:
         return  # skipped
@@ -73,14 +85,6 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
 def long() -> bool:
     """Whether the long forms are asked for."""
     return os.environ.get("HEADRACE_FAULTS_LONG", "") == "1"
-
-
-@pytest.fixture
-def one_broker(request: pytest.FixtureRequest, long: bool) -> None:
-    """Ask for it where one broker is enough for the short form: Apache Kafka if it is here, else the embedded one."""
-    params = getattr(request.node, "callspec", None)
-    if params and params.params.get("broker") == "embedded" and os.environ.get("KAFKA_JARS") and not long:
-        pytest.skip("shown on Apache Kafka; make faults ARGS=--long shows it on the embedded broker too")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from stream.settings import KafkaSettings, load_plan
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("events", ["batches", "messages"])
+@pytest.mark.parametrize("events", [pytest.param("batches", marks=pytest.mark.both_brokers), "messages"])
 @pytest.mark.fault(1, "kill -9 in mid-batch")
 def test_killed_at_random_moments_it_publishes_what_an_undisturbed_run_does(
     events: str,
@@ -31,8 +30,6 @@ def test_killed_at_random_moments_it_publishes_what_an_undisturbed_run_does(
     start_worker: Callable[..., Worker],
     plant: Callable[..., list[Recording]],
 ) -> None:
-    if events == "messages" and fault.broker == "embedded" and os.environ.get("KAFKA_JARS") and not long:
-        pytest.skip("shown on Apache Kafka; make faults ARGS=--long shows it on the embedded broker too")
     plan = load_plan(own_plan)
     settings = {
         "HEADRACE_WORKER_EVENTS": events,

@@ -19,6 +19,7 @@ from stream.settings import KafkaSettings, load_plan
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(5000)]
 
 
+@pytest.mark.both_brokers
 @pytest.mark.fault(17, "ten times the load")
 def test_ten_times_the_load_is_drained_without_a_rebalance(
     fault: Fault,
@@ -51,7 +52,6 @@ def test_ten_times_the_load_is_drained_without_a_rebalance(
 @pytest.mark.fault(20, "a soak")
 def test_nothing_grows(
     fault: Fault,
-    one_broker: None,
     long: bool,
     kafka: KafkaSettings,
     own_plan: Path,

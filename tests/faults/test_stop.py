@@ -18,6 +18,7 @@ from stream.settings import KafkaSettings, load_plan
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 
+@pytest.mark.both_brokers
 @pytest.mark.fault(2, "SIGTERM under load")
 def test_sigterm_under_load_drains_commits_and_ends_well(
     fault: Fault,

@@ -27,7 +27,6 @@ OFTEN = {"HEADRACE_WORKER_SNAPSHOT_EVERY_S": "0.5", "HEADRACE_KAFKA_INSTANCE_ID"
 @pytest.mark.fault(19, "upgrade N to N+1 in mid-stream, and back")
 def test_a_release_reads_the_state_of_the_one_before_and_begins_anew_with_one_it_does_not_know(
     fault: Fault,
-    one_broker: None,
     kafka: KafkaSettings,
     own_plan: Path,
     start_worker: Callable[..., Worker],
@@ -62,7 +61,6 @@ def test_a_release_reads_the_state_of_the_one_before_and_begins_anew_with_one_it
 @pytest.mark.fault(21, "replay of the topic")
 def test_a_replay_gives_what_the_live_run_gave(
     fault: Fault,
-    one_broker: None,
     kafka: KafkaSettings,
     own_plan: Path,
     start_worker: Callable[..., Worker],
