@@ -3,6 +3,10 @@
 Ridge regression (Hoerl and Kennard 1970) of each row on the ``LAGS`` rows before it. The error a row would have had,
 had it been left out of the fit, follows from its leverage without fitting again (Allen 1974, the PRESS residual): with
 a few hundred rows and dozens of weights, errors on the rows fitted are far too small to be a yardstick.
+
+Weights are drawn not towards 0 but towards what each signal does by itself (the idea of the Minnesota prior; Litterman
+1986): one that is still where it was after ``_MEMORY`` rows is taken for a random walk, one that has forgotten for
+noise.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from models.base import Float32, Float64
 
 LAGS: Final = 5
 _RIDGE: Final = 10.0
+_MEMORY: Final = 32  # rows
 _CLIP: Final = 10.0  # a spike beyond this must not foretell the next rows, nor shape the weights
 _MOST_LEVERAGE: Final = 0.95  # a row that nearly fixes its own forecast tells nothing of the error
 _MOST_ROWS: Final = 20_000
@@ -42,7 +47,9 @@ class Autoregression:
         ridge = _RIDGE * np.eye(some.shape[1])
         ridge[-1, -1] = 1e-6  # the constant is free
         inverse = np.linalg.inv(some.T @ some + ridge)
-        weights = inverse @ some.T @ now[::step].astype(np.float64)
+        target = now[::step].astype(np.float64)
+        start = prior(some, target)
+        weights = start + inverse @ some.T @ (target - some @ start)
         errors = []
         for own, target in pairs:
             leverage = (
@@ -50,6 +57,16 @@ class Autoregression:
             )
             errors.append((target - own @ weights) / (1 - leverage)[:, None])
         return cls(weights.T.astype(np.float32)), errors
+
+
+def prior(past: Float64, now: Float64) -> Float64:
+    """Weights to draw towards, (lag * signal + 1, signal): on a signal's newest row, what is left after a while."""
+    signals = now.shape[1]
+    own = past[:, :signals]
+    kept = np.clip((own * now).sum(axis=0) / ((own * own).sum(axis=0) + _RIDGE), 0.0, 1.0)
+    weights = np.zeros((past.shape[1], signals))
+    weights[:signals] = np.diag(kept**_MEMORY)
+    return weights
 
 
 def clipped(rows: Float32) -> Float32:

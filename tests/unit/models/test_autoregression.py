@@ -1,6 +1,6 @@
 import numpy as np
 
-from models.autoregression import LAGS, Autoregression
+from models.autoregression import LAGS, Autoregression, prior
 from models.memory import BLOCKS, ROWS, WindowMemory, blocks
 
 
@@ -17,7 +17,10 @@ def test_a_left_out_error_is_that_of_fitting_without_the_row():
     keep = np.arange(len(past)) != place
     ridge = 10.0 * np.eye(past.shape[1])
     ridge[-1, -1] = 1e-6
-    weights = np.linalg.solve(past[keep].T @ past[keep] + ridge, past[keep].T @ rows[LAGS:][keep])
+    now = rows[LAGS:].astype(np.float64)
+    start = prior(past, now)  # one row hardly moves it, so it is not made anew without the row
+    rest = now - past @ start
+    weights = start + np.linalg.solve(past[keep].T @ past[keep] + ridge, past[keep].T @ rest[keep])
     np.testing.assert_allclose(errors[place], rows[LAGS + place] - past[place] @ weights, atol=1e-6)
     assert fitted.weights.shape == (3, LAGS * 3 + 1)
 
@@ -41,3 +44,15 @@ def test_blocks_are_the_means_of_consecutive_rows():
     np.testing.assert_allclose(held[2, :3], rows[2 : 2 + width].mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(held[2, -3:], rows[2 + ROWS - width : 2 + ROWS].mean(axis=0), rtol=1e-5, atol=1e-6)
     assert blocks(rows[: ROWS - 1]).shape == (0, BLOCKS * 3)
+
+
+def test_a_random_walk_is_expected_to_stay_and_noise_to_return():
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.normal(size=2000)) / 30
+    now = np.stack([walk, rng.normal(size=2000)], axis=1)
+    past = np.zeros((1999, LAGS * 2 + 1))
+    past[:, :2] = now[:-1]
+    weights = prior(past, now[1:])
+    assert weights[0, 0] > 0.5
+    assert weights[1, 1] < 0.01
+    assert np.count_nonzero(weights) <= 2
