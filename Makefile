@@ -63,7 +63,7 @@ sbom: setup  ## Write build/headrace.cdx.json: all that headrace needs to run, w
 	$(VENV)-tools/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom
 	$(BIN)/python deploy/bill.py sbom --tools $(VENV)-tools/bin
 
-audit: setup  ## Ask PyPI's advisories about all that headrace needs to run; exit 3 where nobody answers
+audit: setup  ## Ask PyPI's advisories about all that headrace needs to run; fails too where nobody answers
 	$(PYTHON) -m venv $(VENV)-tools
 	$(VENV)-tools/bin/python -m pip install --quiet --constraint constraints.txt pip-audit
 	$(BIN)/python deploy/bill.py audit --tools $(VENV)-tools/bin

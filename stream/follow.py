@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 
@@ -14,6 +15,8 @@ from stream.errors import BrokerError
 from stream.records import Alert
 from stream.settings import KafkaSettings
 
+_log = logging.getLogger(__name__)
+
 
 def follow(
     kafka: KafkaSettings, topic: str, *, from_start: bool = False, until_end: bool = False, wait_s: float = 0.5
@@ -24,7 +27,8 @@ def follow(
     until_end   stop when all that was there at the start has been read
 
     Yields None after each pause of ``wait_s`` without a record, so that a caller can do other things. A tombstone (a
-    compacted alert that was deleted) is passed over. Raises ``BrokerError``.
+    compacted alert that was deleted) is passed over, and so is what is no alert, which is logged. Raises
+    ``BrokerError``.
     """
     knock(kafka)
     consumer = None
@@ -45,8 +49,12 @@ def follow(
             batches = consumer.poll(timeout_ms=round(wait_s * 1000))
             records = sorted((record for batch in batches.values() for record in batch), key=lambda r: r.timestamp)
             for record in records:
-                if record.value is not None:
+                if record.value is None:
+                    continue
+                try:
                     yield msgspec.json.decode(record.value, type=Alert)
+                except (msgspec.DecodeError, RecursionError) as error:
+                    _log.warning("%s-%d@%d is no alert: %s", topic, record.partition, record.offset, error)
             if not records:
                 yield None
     except KafkaError as error:

@@ -91,6 +91,7 @@ class Backlog:
         self._order = asyncio.Lock()  # held by whoever takes from the queue, so that nothing overtakes it
         self._stopping = asyncio.Event()
         self._told_drop = False
+        self._told_disk = False
         self._threads: ThreadPoolExecutor | None = None
         self._spool: Spool | None = None
         self._spilling: asyncio.Task[None] | None = None
@@ -340,8 +341,13 @@ class Backlog:
                     dropped -= block.lines
                 self._dropped(dropped, "on disk")
         except OSError as error:
-            _log.error("%s: the spool %s: %s; %d lines are held", self._name, self._bounds.spool_dir, error, self.lines)
+            if not self._told_disk:
+                self._told_disk = True
+                _log.error(
+                    "%s: the spool %s: %s; %d lines are held", self._name, self._bounds.spool_dir, error, self.lines
+                )
             return False
+        self._told_disk = False
         if not self._queue or time.monotonic() - self._synced_at > _SYNC_S:
             await self._sync(spool)
         return True

@@ -30,10 +30,10 @@ class InfluxSettings(BaseSettings):
     url, org, bucket, token   where, and how to be let in
     timeout_s      for one request
     batch_lines    lines in one request
-    held_lines, held_bytes    what is held in memory at most; an hour of 250 readings a second of 30 signals by default
+    held_lines, held_bytes    what is held in memory at most; an hour of 250 readings a second of 15 signals by default
     spool_dir      folder for what is beyond that, or must survive a restart: lines go there while the server is away,
                    and from there to the server, in order, when it is back. Empty: memory only
-    spool_max_bytes           of each worker that uses the folder; lines are compressed to about a third
+    spool_max_bytes           of each worker that uses the folder; a line of ten signals takes some 300 bytes there
     when_full      what happens when there is no more room: ``wait`` slows the whole worker down to the server's pace
                    and loses nothing, ``drop_oldest`` keeps alerts on time and loses the oldest history, counted;
                    ``auto`` waits for a server that takes lines, and drops where none does

@@ -13,7 +13,7 @@ from fault_record import Fault
 from feeder import Feeder
 from kafka import KafkaProducer
 from oracle import judge
-from worker_process import Worker, read_all
+from worker_process import Worker, read_all, run
 
 from models.datasets import Recording
 from stream.settings import KafkaSettings, load_plan
@@ -80,6 +80,8 @@ def test_garbage_becomes_dead_letters_and_disturbs_nothing(
     assert len(letters) >= 200
     assert b"decoder_failed" not in {dict(letter.headers)["headrace.reason"] for letter in letters}
     fault.tried(judge(kafka, plan).must_hold(), tries=len(bad))
+    send(kafka, plan.topics.alerts, [(b"no alert", b"{"), (b"no alert", b"[" * 50_000), (b"no alert", b'{"id": 7}')])
+    assert "pump-0" in run(worker, "alerts", "--until-end", "--plan", str(own_plan))
 
 
 @pytest.mark.fault(13, "oversized records: beyond the plan's limit, and beyond what a topic takes")
