@@ -87,6 +87,10 @@ def test_the_operators_pages(running: Worker, tmp_path: Path) -> None:
         assert "pump-1" in said
         assert "not_json" in said
         assert '"state":"resolved"' in (tmp_path / "alerts.jsonl").read_text(encoding="utf-8")
+    # the live page that they speak of is the worker's own
+    assert '<script type="module" src="/page/page.js">' in (running.get("/") or "")
+    assert '"name":"pump-1","state":"' in (running.get("/api/overview") or "")
+    assert '"state":"resolved"' in (running.get("/api/asset?name=pump-1") or "")
 
 
 @pytest.mark.servers
