@@ -228,6 +228,11 @@ class AlertmanagerSink:
                     _log.warning("alertmanager: %s; %d changes are held", error, len(target.waiting))
                 await self._pause(_backoff_s(attempt))
                 attempt += 1
+            except Exception:  # a fault of ours: what it was about is lost, what comes after it must not be
+                _log.exception("alertmanager: %d alerts cannot be told", len(batch))
+                self.refused_lines += len(batch)
+                for key in batch:
+                    target.waiting.pop(key, None)
             else:
                 if attempt:
                     _log.info("alertmanager: %s takes alerts again after %d failed posts", target.url, attempt)

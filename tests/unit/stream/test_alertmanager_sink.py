@@ -180,6 +180,17 @@ async def test_one_alert_that_is_refused_takes_no_other_with_it(stub: Stub, make
     await sink.stop()
 
 
+async def test_a_fault_of_ours_ends_one_post_and_not_the_telling(stub: Stub, make_alert: Callable[..., Alert]) -> None:
+    sink = AlertmanagerSink(AlertmanagerSettings(urls=stub.url))
+    await sink.start()
+    await sink.write(Output(alerts=(make_alert(onset="no time"),)))
+    await until(lambda: sink.refused_lines == 1)
+    await sink.write(Output(alerts=(make_alert(id="b", asset="pump-2"),)))
+    await until(lambda: sink.held_lines == 0)
+    assert [alert["labels"]["asset"] for alert in stub.alerts] == ["pump-2"]
+    await sink.stop()
+
+
 async def test_what_is_held_is_bounded(make_alert: Callable[..., Alert]) -> None:
     sink = AlertmanagerSink(AlertmanagerSettings(urls="http://127.0.0.1:9", held_alerts=100), stop_s=0.1)
     await sink.start()
