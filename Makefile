@@ -44,9 +44,11 @@ bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
-docs: setup  ## Write what is written from the code: docs/reference.md, docs/schemas
+docs: setup  ## Write what is written from the code: reference, schemas, dashboards, PrometheusRule
 	$(BIN)/python -m stream.reference docs/reference.md
 	$(BIN)/python -m stream.schemas docs/schemas
+	$(BIN)/python deploy/grafana/generate.py
+	$(BIN)/python deploy/prometheus/rule.py
 
 pictures: setup  ## Take the README's pictures of the live page anew (needs Chromium)
 	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_live_page.py -k pictures -q
