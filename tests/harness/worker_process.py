@@ -32,6 +32,7 @@ class Worker:
             "HEADRACE_KAFKA_GROUP": kafka.group,
             "HEADRACE_KAFKA_SESSION_TIMEOUT_S": "6",
             "HEADRACE_WORKER_COMMIT_EVERY_S": "0.2",
+            "HEADRACE_WORKER_SNAPSHOT_EVERY_S": "1",
             **environment,
         }
         self._port_file = log.with_suffix(".port")
