@@ -15,7 +15,7 @@ import numpy as np
 from stream.limits import Ranges, limits_of
 from stream.presence import Presence
 from stream.records import Alert, Int32, Int64, Readings
-from stream.reorder import Reorder, Rows
+from stream.reorder import Reorder, Rows, joined
 from stream.skew import Skew
 from stream.window import arrival
 
@@ -64,6 +64,10 @@ def arrive(state: Partition, readings: Readings, assets: Int32) -> Arrived:
         if refused is not None:
             kept, future = np.flatnonzero(~refused), np.flatnonzero(refused)
             rows = rows.take(kept)
+    before = 0
+    if state.left_over is not None:
+        before = len(state.left_over)
+        rows, state.left_over = joined([state.left_over, rows]), None
     order, late, duplicate, pause_ms = arrival(rows.asset, rows.at_ms, state.seen_ms)
     alerts: list[Alert] = []
     silence_ms = _NOTHING
@@ -81,6 +85,7 @@ def arrive(state: Partition, readings: Readings, assets: Int32) -> Arrived:
         state.touched.update(np.unique(ordered.rows.asset // state.size).tolist())
         fresh = np.arange(len(ordered.rows))
         found = Arrived(ordered.rows, fresh, ordered.pause_ms, ordered.late, future, ordered.duplicates, alerts)
+    found.late = found.late - before
     if kept is not None:
         found.late = kept[found.late]
     if state.presence is not None:
@@ -92,7 +97,9 @@ def arrive(state: Partition, readings: Readings, assets: Int32) -> Arrived:
 def drain(state: Partition) -> Arrived:
     """All that is held back: the stream has ended."""
     if state.reorder is None:
-        return Arrived(Rows.none(0), _NOTHING, _NOTHING, _NOTHING, _NOTHING, 0)
+        nothing, signals = Rows.none(len(state.signals)), state.signals
+        none = Readings((), nothing.asset, nothing.at_ms, signals, nothing.values, nothing.record)
+        return arrive(state, none, nothing.asset)
     ordered = state.reorder.drain(state.last_ms)
     found = Arrived(ordered.rows, np.arange(len(ordered.rows)), ordered.pause_ms, _NOTHING, _NOTHING, 0)
     _mask(state, found)
@@ -135,6 +142,7 @@ class Arrivals:
         """Give a new partition what the plan asks for."""
         plan, given = self._plan, self._plan.input
         with_bad = plan.quality.bad_values
+        state.signals = self._signals
         if self._step_ms is not None:
             state.presence = Presence(self._step_ms, milliseconds(plan.state.evict_after_s), plan.site)
         if given.lateness_s:

@@ -15,7 +15,7 @@ from stream.grid import Filler, Grid
 from stream.limits import Limits
 from stream.presence import Presence
 from stream.records import Alert, Bool, Int32, Int64
-from stream.reorder import Reorder, Rows
+from stream.reorder import Reorder, Rows, joined
 from stream.settings import DetectorSettings
 from stream.skew import Skew
 from stream.state import BESIDE, MOST_ASSETS, Array, Block, Events, Image, LaneRows, Meta
@@ -155,7 +155,9 @@ class Partition:
     watched       by index: whether any lane watches it
     last_ms       (asset,) int64, the newest time that its detectors have been given
     seen_ms       (asset,) int64, the newest time it has shown: another where readings are held back (``reorder``)
+    signals       the columns of readings
     presence, reorder, skew, limits   where the plan asks for them
+    left_over     readings that a snapshot held back, and that the plan no longer does: they come before what is next
     touched       blocks that differ from what was last taken
     written       by block: its ``applied`` when it was last taken
     passed        (asset,) int64, the offset that it has applied, while that may be ahead of ``applied``; then None
@@ -176,6 +178,8 @@ class Partition:
     passed: Int64 | None = None
     passed_until: int = -1
     shown_ms: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    signals: tuple[str, ...] = ()
+    left_over: Rows | None = None
     presence: Presence | None = None
     reorder: Reorder | None = None
     skew: Skew | None = None
@@ -294,10 +298,12 @@ class Partition:
 
     def _events(self, start: int, stop: int) -> Events | None:
         """What a block with these indices has to know of event time."""
-        if self.presence is None and self.skew is None and self.limits is None:
+        if self.presence is None and self.skew is None and self.limits is None and self.left_over is None:
             return None
-        signals = () if self.reorder is None else self.reorder.names
-        rows = Rows.none(len(signals)) if self.reorder is None else self.reorder.held(start, stop)
+        rows = Rows.none(len(self.signals)) if self.left_over is None else self.left_over
+        rows = rows.take((rows.asset >= start) & (rows.asset < stop))
+        if self.reorder is not None:
+            rows = self.reorder.held(start, stop)
         nothing = np.full(stop - start, NEVER, dtype=np.int64)
         claimed = {} if self.skew is None else self.skew.claimed
         episodes = {} if self.limits is None else self.limits.decisions.episodes
@@ -305,7 +311,7 @@ class Partition:
             clock_ms=0 if self.presence is None else self.presence.clock_ms,
             newest_ms=NEVER if self.presence is None else self.presence.newest_ms,
             taken=0 if self.skew is None else self.skew.taken,
-            signals=signals,
+            signals=self.signals,
             places=rows.asset - np.int32(start),
             at_ms=rows.at_ms,
             values=rows.values,
@@ -390,15 +396,18 @@ class Partition:
             self.skew.claimed |= {int(indices[place]): held for place, held in events.claimed.items()}
         if self.limits is not None:
             self.limits.decisions.episodes |= {int(indices[place]): held for place, held in events.episodes.items()}
+        asset = indices[events.places].astype(np.int32)
+        values, bad = (
+            _columns(held, events.signals, self.signals, nothing)
+            for held, nothing in ((events.values, np.nan), (events.bad, False))
+        )
+        rows = Rows(asset, events.at_ms, values, bad, np.full(len(asset), -1, dtype=np.int32)).take(asset >= 0)
         if self.reorder is not None:
-            asset = indices[events.places].astype(np.int32)
-            earlier = np.full(len(asset), -1, dtype=np.int32)
-            values, bad = (
-                _columns(held, events.signals, self.reorder.names, nothing)
-                for held, nothing in ((events.values, np.nan), (events.bad, False))
-            )
-            self.reorder.restore(Rows(asset, events.at_ms, values, bad, earlier).take(asset >= 0))
+            self.reorder.restore(rows)
             self.shown_ms[index] = np.maximum(self.last_ms[index], self.reorder.newest_ms(index))
+        elif len(rows):
+            rows = rows.take(np.lexsort((rows.at_ms, rows.asset)))
+            self.left_over = rows if self.left_over is None else joined([self.left_over, rows])
 
     def _set_clock(self, image: Image) -> None:
         """The partition's own, as of ``applied``: from the newest block that is not ahead of it."""

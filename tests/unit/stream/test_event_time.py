@@ -21,7 +21,7 @@ from stream.records import Alert, Output, Record
 from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 from stream.sources.json import encode, timestamp
-from stream.state import Assembly, block_key, meta_key
+from stream.state import Assembly, Image, block_key, meta_key
 from stream.state import encode as encode_state
 
 AT_MS = 1_764_000_000_000
@@ -134,6 +134,13 @@ def snapshot(pipeline: Pipeline, applied: int) -> list[tuple[bytes, bytes]]:
     return [*records, (meta_key(b""), encode_state(meta))]
 
 
+def image_of(records: Sequence[tuple[bytes, bytes]]) -> Image:
+    """What a worker that starts makes of them."""
+    assembly = Assembly(b"")
+    assembly.add(records)
+    return assembly.image()
+
+
 @pytest.mark.parametrize("cut", [30, 333, 790])
 def test_a_restart_with_a_snapshot_changes_nothing(plan: Plan, plant: list[Recording], cut: int) -> None:
     plan = asking(
@@ -152,9 +159,7 @@ def test_a_restart_with_a_snapshot_changes_nothing(plan: Plan, plant: list[Recor
     assert count(whole, "future") == 1
     first = Pipeline(plan, Shelf(plan))
     before = first.process(0, records[:cut])
-    assembly = Assembly(b"")
-    assembly.add(snapshot(first, cut - 1))
-    image = assembly.image()
+    image = image_of(snapshot(first, cut - 1))
     assert not image.problems
     second = Pipeline(plan, Shelf(plan))
     second.restore(0, image)
@@ -162,6 +167,32 @@ def test_a_restart_with_a_snapshot_changes_nothing(plan: Plan, plant: list[Recor
     outputs = [before, second.process(0, records[cut:]), second.finish(0)]
     assert flat(outputs) == flat(whole)
     assert count(outputs, "late") == count(whole, "late")
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_what_was_held_back_is_judged_though_the_plan_holds_nothing_back_any_more(
+    plan: Plan, plant: list[Recording], more: bool
+) -> None:
+    records = records_of(plant)
+    end = len(records) if more else 400
+    held = asking(plan, input={"lateness_s": 8})
+    first = Pipeline(held, Shelf(held))
+    outputs = [first.process(0, records[:400])]
+    values = snapshot(first, 399)
+    assert {value[4] for _, value in values} == {1, 2}, "a format of its own, which older releases refuse by its number"
+    second = Pipeline(plan, Shelf(plan))
+    second.restore(0, image_of(values))
+    second.touch(0, [0])
+    waiting, again = (image_of(held).blocks[0].events for held in (values, snapshot(second, 399)))
+    assert waiting is not None
+    assert again is not None
+    assert len(waiting.at_ms) == 4 * 8
+    assert again.at_ms.tolist() == waiting.at_ms.tolist(), "still there, if a snapshot comes before a reading"
+    outputs += [second.process(0, records[400:end]), second.finish(0)]
+    assert flat(outputs) == flat(run(plan, records[:end], []))
+    plain = Pipeline(plan, Shelf(plan))
+    plain.process(0, records)
+    assert {value[4] for _, value in snapshot(plain, len(records) - 1)} == {1}, "and none where nobody asks"
 
 
 # -- clocks
