@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from servers import Server, alertmanager_server, fetch
+from servers import Server, alertmanager_server, fetch, free_port
 from worker_process import Worker, run
 
 from dashboards import ROOT
@@ -130,7 +130,7 @@ async def test_what_nobody_sends_again_ends_and_what_is_sent_again_does_not(
 
 
 @pytest.mark.broker
-def test_a_real_workers_fault_is_active_until_the_worker_is_killed(
+def test_a_real_workers_fault_is_active_until_the_worker_is_killed_and_again_when_it_is_back(
     alertmanager: Alertmanager,
     own_plan: Path,
     start_worker: Callable[..., Worker],
@@ -149,9 +149,8 @@ def test_a_real_workers_fault_is_active_until_the_worker_is_killed(
     write_csv(make_recording("pump-2", rows=300, seed=2, fault=(288, 300)), data)
     run(worker, "replay", str(data), "--plan", str(own_plan))
     worker.has_read(600)
-    worker.wait(
-        lambda: {key[:2] for key in alertmanager.active()} == {("pump-2", "quick"), ("pump-2", "slow")}, 20, "told"
-    )
+    both = {("pump-2", "quick"), ("pump-2", "slow")}
+    worker.wait(lambda: {key[:2] for key in alertmanager.active()} == both, 20, "told")
     assert worker.metric("headrace_alert_transitions_total") > 4
     alert = next(iter(alertmanager.active().values()))
     assert datetime.fromisoformat(alert["startsAt"]).year == 2025  # the recording's own time
@@ -162,3 +161,5 @@ def test_a_real_workers_fault_is_active_until_the_worker_is_killed(
     while alertmanager.active():
         assert time.monotonic() < deadline, "a dead worker's alerts stay"
         time.sleep(0.2)
+    worker.start(free_port())  # it reads its state back: no reading is needed to know what is open
+    worker.wait(lambda: {key[:2] for key in alertmanager.active()} == both, 40, "telling again")
