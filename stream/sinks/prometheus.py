@@ -91,7 +91,10 @@ class Metrics:
         )
         self._failures = self._counter("sink_failures", "writes that a sink did not take", "sink", "reason")
         self._models = self._gauge("model_info", "1 for each model that serves", "detector", "kind", "version")
-        self._lag = self._gauge("consumer_lag_records", "records not yet read, all partitions of this worker")
+        self._lag = self._gauge(
+            "consumer_lag_records",
+            "records not yet committed (that is done with each snapshot)",
+        )
         self._committed = self._gauge("last_commit_timestamp_seconds", "when offsets were last committed")
         self._partitions = self._gauge("assigned_partitions", "partitions of the input topic assigned to this worker")
         self._tasks = self._gauge("event_loop_tasks", "tasks on the event loop: a number that grows is a leak")
