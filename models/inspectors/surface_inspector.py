@@ -8,7 +8,7 @@ that distance from the edges on good pictures; the score is the mean of the five
 heat map.
 
 Limits: defects smaller than a few pixels, and large ones with soft rims, escape it; the camera and the light should be
-as they were when it was trained. Cost here, one core: minutes of training, 40 ms a picture of 300 x 300 pixels. Papers:
+as they were when it was trained. Cost here, one core: minutes of training, 20 ms a picture of 300 x 300 pixels. Papers:
 Zavrtanik et al. 2021 (DRAEM); Lin et al. 2017 (feature pyramids).
 
 >>> from models.registry import create
