@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 ALERT_NAME: Final = "HeadraceAlert"
 _BATCH: Final = 250
 _LIVES: Final = 3  # an alert that is not sent again ends after so many times ``resend_every_s``
+_WORTH_TELLING: Final = 0.01  # a pager need not name signals with less than a hundredth of the blame
 _MAX_BACKOFF_S: Final = 30.0
 
 #: An alert with one severity: what Alertmanager tells apart.
@@ -311,7 +312,7 @@ def body(alert: Alert, severity: str, *, ended: bool, now: float, lives_s: float
         "kind": alert.kind,
         "severity": severity,
     }
-    causes = ", ".join(f"{cause.signal} {cause.share:.0%}" for cause in alert.causes)
+    causes = ", ".join(f"{cause.signal} {cause.share:.0%}" for cause in alert.causes if cause.share >= _WORTH_TELLING)
     annotations = {
         "summary": f"{alert.asset}: {causes or alert.verdict}",
         "description": f"{alert.detector} scores {alert.score:.4g} where {alert.threshold:.4g} is an alarm, since "

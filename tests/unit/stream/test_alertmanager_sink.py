@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from stream.errors import ConfigError
-from stream.records import Alert, Output
+from stream.records import Alert, Cause, Output
 from stream.settings import from_environment
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink, body
 
@@ -227,6 +227,12 @@ def test_impossible_settings_are_named(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setenv(f"HEADRACE_ALERTMANAGER_{name}", value)
     with pytest.raises(ConfigError, match=f"(?i){name}"):
         from_environment(AlertmanagerSettings)
+
+
+def test_a_signal_with_next_to_no_part_in_it_is_not_named(make_alert: Callable[..., Alert]) -> None:
+    causes = (Cause(signal="heat", share=0.996), Cause(signal="flow", share=0.004))
+    made = body(make_alert(causes=causes), "major", ended=False, now=NOW, lives_s=180)
+    assert made["annotations"]["causes"] == "heat 100%"
 
 
 def test_json_is_what_the_api_takes(make_alert: Callable[..., Alert]) -> None:
