@@ -11,7 +11,9 @@ fault's first rows when it foretells the next ones.
 
 Shapes: (window - ahead, signal) in; the mean and the log spread of the value ``ahead`` rows later out, at each row.
 
-Limits: as of every forecaster: a fault that was there in training is normal. Spreads far from all that was seen are
+Limits: as of every forecaster: a fault that was there in training is normal. With a few hundred rows to learn from it
+ranks a little worse than a windowed PCA (by a ninth on SKAB): a state never seen gets a wide spread, which excuses the
+very errors that would give it away (spreads in faulty rows are a quarter wider). Spreads far from all that was seen are
 guesses, so they are bounded. No state is carried. Cost here, one core, 8 signals: a few seconds of training on a few
 thousand rows, some tens of microseconds a window. Needs about 150 rows of clean history without a gap. Papers: Nix and
 Weigend 1994, Estimating the Mean and Variance of the Target Probability Distribution; Seitzer et al. 2022, On the
