@@ -81,15 +81,16 @@ async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
 @pytest.mark.broker
 def test_topics_are_created_once(kafka: KafkaSettings) -> None:
     mine = uuid.uuid4().hex[:8]
-    topics = TopicSettings(readings=f"{mine}.r", alerts=f"{mine}.a", dead_letters=f"{mine}.d", late=f"{mine}.l")
-    assert ensure_topics(kafka, topics) == [f"{mine}.r", f"{mine}.a", f"{mine}.d", f"{mine}.l"]
+    names = {kind: f"{mine}.{kind}" for kind in ("readings", "alerts", "state", "dead_letters", "late")}
+    topics = TopicSettings(**names)
+    assert ensure_topics(kafka, topics) == list(names.values())
     assert ensure_topics(kafka, topics) == []
     assert ensure_topics(kafka, topics.model_copy(update={"scores": f"{mine}.s"})) == [f"{mine}.s"]
 
     from kafka import KafkaAdminClient
 
     admin = KafkaAdminClient(bootstrap_servers=kafka.servers)
-    assert {len(topic["partitions"]) for topic in admin.describe_topics([f"{mine}.r", f"{mine}.a"])} == {4}
+    assert {len(topic["partitions"]) for topic in admin.describe_topics([topics.readings, topics.state])} == {4}
     admin.close()
 
 
@@ -319,7 +320,7 @@ async def test_an_outage_is_held_and_replayed_in_order_while_nothing_is_delayed(
     await until(lambda: sink.failed_writes >= 2)
     assert slowest_s < 0.2
     assert (len(alerts.outputs), sink.held_lines) == (40, 3900)
-    await asyncio.to_thread(influxdb.server.start)
+    influxdb.server.start()  # not from a thread: it is to die with the one that started it
     await until(lambda: sink.written_lines == 4000, 30.0)
     await publisher.stop()
     rows = influxdb.query("outage", "SELECT score FROM headrace_score")

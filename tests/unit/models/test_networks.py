@@ -46,7 +46,14 @@ def test_the_band_of_a_forecast_is_real_where_it_is_narrow_and_where_it_is_wide(
     steady = np.array([rough[row - ahead - 3 : row + 1].mean() for row in range(23, len(rows))])
     for regime in (steady == 0, steady == 1):
         assert 0.90 < (off[regime] < 1.96).mean() < 0.995
-    assert np.median(scored.spread[steady == 1, 0]) > 3 * np.median(scored.spread[steady == 0, 0])
+    # A forecast made ``ahead`` rows before knows the load of then: it may have switched since, once in 25 rows, to
+    # the other level half of the time. So much the best spreads differ; the network's must do so nearly as much.
+    switched = ahead / 25 / 2
+    wide, narrow = (
+        np.hypot(np.sqrt(1 - switched) * own, np.sqrt(switched) * other) for own, other in [(0.9, 0.15), (0.15, 0.9)]
+    )
+    learnt = np.median(scored.spread[steady == 1, 0]) / np.median(scored.spread[steady == 0, 0])
+    assert learnt > 0.8 * wide / narrow
 
 
 def test_an_error_counts_by_how_sure_the_forecast_was():
