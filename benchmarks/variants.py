@@ -60,7 +60,7 @@ class SilentStepper:
         """A state of nothing but the count of rows."""
         return CarriedState({}, np.zeros(slots, np.int32))
 
-    def run(self, state: CarriedState, slots: Any, counts: Any, rows: Float32) -> Scored:
+    def run(self, state: CarriedState, slots: Any, counts: Any, rows: Float32, at_ms: Any = None) -> Scored:  # noqa: ARG002
         """0 for each row."""
         state.rows[slots] += counts.astype(np.int32)
         nothing = np.zeros((len(rows), self._signals), dtype=np.float32)
