@@ -16,6 +16,7 @@ from faust.types import TP
 
 from stream.belt import Belt, Taken
 from stream.changelog import Changelog
+from stream.control import ControlReader
 from stream.page.board import Board
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
@@ -61,6 +62,7 @@ class App(faust.App):
     grace_s: float
     snapshots: Snapshots | None = None
     changelog: Changelog | None = None
+    control: ControlReader | None = None
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     overdue: Callable[[], None] | None = None
 
@@ -71,6 +73,8 @@ class App(faust.App):
         """Sinks first: the first batch must find them open."""
         await self.publisher.start()
         await self.web_server.start()
+        if self.control is not None:
+            await self.control.start()  # what operators have said holds for the first batch
         self._running = [self.add_future(work()) for work in self.beside]
         await super().on_start()
 
@@ -95,6 +99,8 @@ class App(faust.App):
             await self.snapshots.stop()
         if self.changelog is not None:
             await self.changelog.stop()
+        if self.control is not None:
+            await self.control.stop()
         await self.publisher.stop()
         await self.web_server.stop()
 
@@ -115,11 +121,13 @@ def create_app(
     health: Health,
     changelog: Changelog | None = None,
     board: Board | None = None,
+    control: ControlReader | None = None,
 ) -> App:
     """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``).
 
     Without ``changelog``, or where the worker's settings want no snapshots, the state is in memory only, and a batch is
     acknowledged when the sinks have its output. ``board`` is what the live page shows; without one there is no page.
+    ``control`` reads the control topics, which it has handlers for.
     """
     app = _configured(kafka, worker)
     app.publisher = publisher
@@ -137,6 +145,10 @@ def create_app(
 
     app.changelog = changelog
     app.beside = (partial(_beat, health, metrics),)
+    if control is not None:
+        # a malformed record is read by every worker, and dead-lettered by the one that has the first partition
+        control.bury, control.buries = publisher.bury, lambda: 0 in pipeline.partitions
+        app.control, app.beside = control, (*app.beside, control.run)
     if changelog is not None:
         app.beside = (*app.beside, partial(_probe, changelog, health))
     if changelog is not None and worker.snapshot_every_s:

@@ -39,6 +39,10 @@ REASONS: Final = {
     },
     "window": {"future": "the time is farther ahead of its asset and of others of its partition than `input.ahead_s`"},
     "score": {"detector_failed": "a model failed on these readings; other detectors have judged them"},
+    "control": {
+        "malformed": "a record of a control topic (actions, labels, models) that is not as its schema says",
+        "failed": "a fault of Headrace's in applying a record of a control topic: please report it",
+    },
     "pipeline": {"pipeline_failed": "a fault of Headrace's: please report it"},
     "publish": {
         "refused": "Kafka refused a piece of output for good",

@@ -40,6 +40,9 @@ class TopicSettings(_Strict):
     dead_letters  what could not be used, as it came, with the reason in its headers
     late          records with readings that came later than ``input.lateness_s`` allows, as they came
     state         what is remembered of assets, for a worker that takes over; compacted
+    actions       what operators do: acknowledge, shelve, resolve, maintenance windows, modes; every worker reads all
+    labels        what operators say an alert or a stretch was; compacted, every worker reads all
+    models        which version of a model serves; compacted, every worker reads all
     """
 
     readings: str = "plant.readings.v1"
@@ -48,6 +51,9 @@ class TopicSettings(_Strict):
     dead_letters: str = "plant.readings.dlq.v1"
     late: str = "plant.readings.late.v1"
     state: str = "plant.state.v1"
+    actions: str = "plant.actions.v1"
+    labels: str = "plant.labels.v1"
+    models: str = "plant.models.v1"
 
 
 class InputSettings(_Strict):
@@ -415,6 +421,8 @@ class WorkerSettings(BaseSettings):
     snapshot_every_s   how often the state of what was touched is written; offsets are committed only when it is. 0: the
                        state is in memory only, and offsets are committed when the sinks have the output
     recovery_s         how long reading the state back may take before work begins without it
+    control_s          how long reading the control topics (actions, labels, models) may take before work begins without
+                       what is left of them, which is read beside it
     stall_after_s      the worker ends itself, to be started again, when records wait, the broker answers, and the
                        committed offset has stood still for so long; longer than three snapshots
     events             what Faust hands to the agent: ``batches`` of a partition's records, or with Faust's own consumer
@@ -430,6 +438,7 @@ class WorkerSettings(BaseSettings):
     commit_every_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     snapshot_every_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     recovery_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    control_s: Annotated[float, Field(gt=0, le=86400)] = 15.0
     stall_after_s: Annotated[float, Field(gt=0, le=86400)] = 300.0
     max_poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4096
     events: Literal["batches", "messages"] = "batches"

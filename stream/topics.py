@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 _DAY_MS: Final = 86_400_000
 _KEEP_REPAIRS_MS: Final = 30 * _DAY_MS  # dead letters and late readings: time to notice, repair and send again
 _KEEP_SCORES_MS: Final = 7 * _DAY_MS
+_KEEP_ACTIONS_MS: Final = 366 * _DAY_MS  # who did what, and when, is asked long afterwards
 _ROOM_FOR_HEADERS: Final = 64 << 10
 _COMPACTED: Final = {"cleanup.policy": "compact"}
 #: Only closed segments are compacted, and what is not compacted has to be read back: small ones, compacted early.
@@ -45,6 +46,11 @@ def topic_configs(kafka: KafkaSettings, topics: TopicSettings) -> dict[str, dict
         topics.dead_letters: repairs,
         topics.late: repairs,
     }
+    configs |= {
+        topics.actions: {"retention.ms": str(_KEEP_ACTIONS_MS)},
+        topics.labels: _COMPACTED,
+        topics.models: _COMPACTED,
+    }
     if topics.scores:
         configs[topics.scores] = {"retention.ms": str(_KEEP_SCORES_MS), **largest}
     return configs
@@ -53,7 +59,8 @@ def topic_configs(kafka: KafkaSettings, topics: TopicSettings) -> dict[str, dict
 def ensure_topics(kafka: KafkaSettings, topics: TopicSettings, *, timeout_s: float = 15.0) -> list[str]:
     """Create the topics that are missing; returns their names. Those that exist are left as they are.
 
-    The topic of states gets as many partitions as the readings' topic has. A broker that does not know one of our
+    The topic of states gets as many partitions as the readings' topic has, and each control topic one: what is done to
+    the plant has one order. A broker that does not know one of our
     configurations gets the topic without any. Raises ``BrokerError`` with the address and the remedy when no broker
     answers within ``timeout_s``, or when it refuses.
     """
@@ -62,6 +69,7 @@ def ensure_topics(kafka: KafkaSettings, topics: TopicSettings, *, timeout_s: flo
         existing = set(admin.list_topics())
         counts = _counts(admin, existing & {topics.readings, topics.state})
         wanted = {topics.state: counts.get(topics.readings, kafka.partitions)}
+        wanted |= dict.fromkeys((topics.actions, topics.labels, topics.models), 1)
         created = []
         for name, configs in topic_configs(kafka, topics).items():
             partitions = wanted.get(name, kafka.partitions)

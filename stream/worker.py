@@ -16,6 +16,7 @@ from typing import Any
 from stream.app import App, create_app
 from stream.changelog import Changelog
 from stream.cli import installed_version
+from stream.control import ControlReader
 from stream.partition import Restored
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
@@ -110,6 +111,7 @@ def build(
     if board is not None:
         sinks.append(PageSink(board))
     ensure_topics(kafka, plan.topics)
+    control = ControlReader(kafka, metrics=metrics.control, start_s=worker.control_s)
     return create_app(
         plan,
         pipeline_of(plan, shelf),
@@ -120,6 +122,7 @@ def build(
         health=health,
         changelog=Changelog(kafka, plan.topics.state),
         board=board,
+        control=control,
     )
 
 

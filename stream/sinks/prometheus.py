@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from stream.errors import REASONS
 from stream.records import Alert, Output, Scores, Severity, State
+from stream.sinks.control_metrics import ControlMetrics
 from stream.sinks.state_metrics import StateMetrics
 
 _STATES: Final[tuple[State, ...]] = get_args(State)
@@ -101,6 +102,7 @@ class Metrics:
         self._rebalances = self._counter("rebalances", "times that partitions were assigned to this worker")
         self._gauge("build_info", "1", "version", "python").labels(version, platform.python_version()).set(1)
         self.state = StateMetrics(self.registry)
+        self.control = ControlMetrics(self.registry)
         self._gauge("site_info", "1; to join a worker's other series with its plan's site", "site").labels(site).set(1)
         for stage, reasons in REASONS.items():
             for reason in reasons:

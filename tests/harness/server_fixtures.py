@@ -68,6 +68,9 @@ def topics(kafka: KafkaSettings) -> TopicSettings:
         dead_letters=f"{mine}.dlq",
         late=f"{mine}.late",
         state=f"{mine}.state",
+        actions=f"{mine}.actions",
+        labels=f"{mine}.labels",
+        models=f"{mine}.models",
     )
     ensure_topics(kafka, names)
     return names

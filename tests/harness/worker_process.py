@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from stream.settings import KafkaSettings, TopicSettings
 
-NAMES = ("readings", "alerts", "scores", "dead_letters", "late", "state")
+NAMES = ("readings", "alerts", "scores", "dead_letters", "late", "state", "actions", "labels", "models")
 
 
 class Worker:

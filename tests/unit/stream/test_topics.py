@@ -57,7 +57,13 @@ def test_creates_what_is_missing_as_configured(monkeypatch: pytest.MonkeyPatch) 
         "plant.state.v1",
         "plant.readings.dlq.v1",
         "plant.readings.late.v1",
+        "plant.actions.v1",
+        "plant.labels.v1",
+        "plant.models.v1",
     ]
+    for control in ("plant.actions.v1", "plant.labels.v1", "plant.models.v1"):
+        assert admin.created[control]["num_partitions"] == 1  # one order of what was done
+    assert admin.created["plant.labels.v1"]["configs"]["cleanup.policy"] == "compact"
     alerts = admin.created["plant.alerts.v1"]
     assert (alerts["num_partitions"], alerts["replication_factor"]) == (4, 3)
     assert alerts["configs"]["cleanup.policy"] == "compact"
@@ -93,7 +99,7 @@ def test_a_configuration_that_the_broker_does_not_know_is_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     admin = cluster(monkeypatch, None, errors.InvalidConfigurationError())
-    assert len(ensure_topics(KAFKA, TopicSettings())) == 5
+    assert len(ensure_topics(KAFKA, TopicSettings())) == 8
     assert "configs" not in admin.created["plant.readings.v1"]
     assert "its defaults hold" in caplog.text
 
