@@ -232,7 +232,7 @@ class ControlReader:
         try:
             held = _decoded(topic, record, live=self.ready.is_set())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            await self._refuse(topic, record, "malformed", str(error))
+            await self._refuse(topic, DeadLetter(record, "control", "malformed", str(error)))
             return
         try:
             answer = topic.handler(held)
@@ -240,16 +240,16 @@ class ControlReader:
                 await answer
         except Exception as error:  # one record that nobody foresaw must not end the reading of all others
             _log.exception("%s: the handler failed", _place(record))
-            await self._refuse(topic, record, "failed", f"{type(error).__name__}: {error}")
+            await self._refuse(topic, DeadLetter(record, "control", "failed", f"{type(error).__name__}: {error}"))
         else:
             self._metrics.took(topic.control, "applied")
 
-    async def _refuse(self, topic: _Topic, record: RawRecord, outcome: str, detail: str) -> None:
-        self._metrics.took(topic.control, outcome)
-        _log.error("%s: %s: %.500s", _place(record), outcome, detail)
+    async def _refuse(self, topic: _Topic, letter: DeadLetter) -> None:
+        self._metrics.took(topic.control, letter.reason)
+        _log.error("%s: %s: %.500s", _place(letter.record), letter.reason, letter.detail)
         # what was there before the start has had its dead letter
         if self.bury is not None and self.ready.is_set() and self.buries():
-            await self.bury([DeadLetter(record, "control", outcome, detail)])
+            await self.bury([letter])
 
     async def _disconnect(self) -> None:
         consumer, self._consumer = self._consumer, None
