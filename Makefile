@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
-# One test process a core, the tests of a file in one of them; SIDE_BY_SIDE= for one after the other.
-SIDE_BY_SIDE ?= -n auto --dist loadfile
+# One test process a core, the tests of a file in one of them, in the order of the files: the short ones, of which the
+# unit tests have many, even out at the end what the long ones leave. SIDE_BY_SIDE= for one after the other.
+SIDE_BY_SIDE ?= -n auto --dist loadfile --no-loadscope-reorder
 # The embedded broker is reachable from this machine alone; one TensorFlow thread a worker leaves a core to the broker.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

@@ -248,6 +248,10 @@ class Pipeline:
         """How many assets are remembered."""
         return sum(len(state.index) for state in self._partitions.values())
 
+    def held_back(self) -> int:
+        """How many readings wait for earlier ones that may still come."""
+        return sum(len(state.reorder) for state in self._partitions.values() if state.reorder is not None)
+
     def names(self) -> set[str]:
         """The assets that are remembered."""
         return {name for state in self._partitions.values() for name in state.index}

@@ -52,8 +52,8 @@ class Observer(Protocol):
         """A partition's snapshot could not be written."""
         ...
 
-    def held(self, assets: int, size: int) -> None:
-        """So many assets are remembered, in so many bytes of the changelog."""
+    def held(self, assets: int, size: int, held_back: int) -> None:
+        """So many assets are remembered, in so many bytes of the changelog, and so many readings are held back."""
         ...
 
     def recovering(self, partitions: int) -> None:
@@ -207,8 +207,8 @@ class Snapshots:
                 self._metrics.snapshot_failed()
                 _log.error("no snapshot of partition %d: %s: %s", partition, type(error).__name__, error)
                 complete = False
-        assets = await self._belt.beside(self._pipeline.assets)
-        self._metrics.held(assets, sum(sum(held.values()) for held in self._sizes.values()))
+        assets, held_back = await self._belt.beside(lambda: (self._pipeline.assets(), self._pipeline.held_back()))
+        self._metrics.held(assets, sum(sum(held.values()) for held in self._sizes.values()), held_back)
         return complete
 
     async def _write(self, partition: int) -> bool:

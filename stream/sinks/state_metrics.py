@@ -24,6 +24,9 @@ class StateMetrics:
 
         self._assets = gauge("state_assets", "assets that are remembered on this worker")
         self._bytes = gauge("state_bytes", "what they take in the topic of states, newest records alone")
+        self._held_back = gauge(
+            "state_held_back_readings", "readings that wait for earlier ones, which may still come (input.lateness_s)"
+        )
         self._snapshots = histogram("snapshot_seconds", "what a partition's snapshot took, its writing included")
         self._written = counter("snapshot_bytes", "written to the topic of states")
         self._failed = counter("snapshot_failures", "snapshots that could not be written; nothing is committed then")
@@ -41,10 +44,11 @@ class StateMetrics:
         """A partition's snapshot could not be written."""
         self._failed.inc()
 
-    def held(self, assets: int, size: int) -> None:
-        """So many assets are remembered, in so many bytes of the changelog."""
+    def held(self, assets: int, size: int, held_back: int) -> None:
+        """So many assets are remembered, in so many bytes of the changelog, and so many readings are held back."""
         self._assets.set(assets)
         self._bytes.set(size)
+        self._held_back.set(held_back)
 
     def recovering(self, partitions: int) -> None:
         """The states of so many partitions are being read back."""

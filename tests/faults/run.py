@@ -20,7 +20,7 @@ from typing import Any
 _HERE = Path(__file__).parent
 _PAGE = _HERE.parents[1] / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- faults: written by make faults -->", "<!-- end of faults -->"
-_BROKERS = {"embedded": "embedded", "apache": "Apache Kafka", "": "none"}
+_BROKERS = {"embedded": "embedded", "apache": "Apache Kafka", "three": "Apache Kafka, three", "": "none"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__, add_help=True)
     parser.add_argument("--only", action="append", type=int, default=[], metavar="N", help="this fault (or more)")
     parser.add_argument("--long", action="store_true", help="the long forms: an hour for the soak, minutes for others")
+    parser.add_argument("--soak-minutes", type=float, metavar="M", help="length of the soak (10; 60 with --long)")
     parser.add_argument("--times", type=int, default=1, help="so many runs after each other (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the records, one JSON object a line")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environment = {**os.environ, "HEADRACE_FAULTS_JSON": str(path.resolve())}
         environment["HEADRACE_FAULTS_ONLY"] = ",".join(map(str, options.only))
         environment["HEADRACE_FAULTS_LONG"] = "1" if options.long else ""
+        if options.soak_minutes:
+            environment["HEADRACE_FAULTS_SOAK_MINUTES"] = f"{options.soak_minutes:g}"
         command = [sys.executable, "-m", "pytest", str(_HERE), "-p", "no:cacheprovider", *pytest_options]
         worst = max(subprocess.run(command, env=environment, check=False).returncode for _ in range(options.times))
         records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -61,7 +64,7 @@ def table(records: Sequence[dict[str, Any]]) -> list[str]:
         recovery_s = max((each["recovery_s"] for each in held if each["recovery_s"] is not None), default=None)
         tries, lost, repeated = (sum(each[key] for each in held) for key in ("tries", "lost", "repeated"))
         within = "" if recovery_s is None else f"{recovery_s:.1f} s"
-        state = "" if all(each["passed"] for each in held) else "**failed**"
+        state = held[-1]["note"] if all(each["passed"] for each in held) else "**failed**"
         where = _BROKERS.get(broker, broker)
         lines.append(f"| {number} | {what} | {where} | {tries} | {lost} | {repeated} | {within} | {state} |")
     return lines

@@ -14,6 +14,7 @@ class Fault:
     lost, repeated   pieces of output, as ``oracle.Judgement`` counts them
     recovery_s       from the fault until all is as if it had not been, the longest of the tries; None where that has no
                      meaning
+    note             what else there is to say, in a few words
     """
 
     fault: int
@@ -24,6 +25,7 @@ class Fault:
     repeated: int = 0
     recovery_s: float | None = None
     passed: bool = False
+    note: str = ""
 
     def tried(
         self, judgement: Judgement | None = None, *, tries: int = 1, recovery_s: float | None = None, lost: int = 0

@@ -6,7 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import Server, apache_kafka, free_port, need
+from kafka_servers import apache_kafka
+from servers import Server, free_port, need
 
 USER = "plant"
 PASSWORD = "pl4nt-p4ssw0rd-of-the-tests"

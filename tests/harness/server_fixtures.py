@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import InfluxDB, Server, apache_kafka, fetch, free_port, need, prometheus_server
+from kafka_servers import apache_kafka
+from servers import InfluxDB, Server, fetch, free_port, need, prometheus_server
 from worker_process import Worker, write_plan
 
 from stream.settings import KafkaSettings, Plan, TopicSettings

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -12,29 +10,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-_KAFKA = """
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-log.dirs={folder}/data
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-auto.create.topics.enable=false
-"""
 
 _INFLUXDB = """
 reporting-disabled = true
@@ -98,10 +78,18 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._log.parent
             )
+
+    def wait_ready(self) -> None:
+        assert self._process is not None
         deadline = time.monotonic() + self._within_s
         while True:
             try:
@@ -133,51 +121,6 @@ def need(*programs: str, package: str) -> None:
 def connects(port: int) -> Callable[[], object]:
     """What raises ``OSError`` until the port accepts."""
     return lambda: socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-
-
-def apache_kafka(folder: Path, *, more: str = "", users: Sequence[str] = ()) -> tuple[Server, str]:
-    """A single node in KRaft mode with its storage formatted, and its address; not started yet.
-
-    more    properties that are added, or stand in place of those here; ``{port}`` and ``{controller}`` are the ports
-    users   SCRAM credentials as ``StorageTool format --add-scram`` takes them
-    """
-    jars = os.environ.get("KAFKA_JARS", "")
-    if not jars:
-        pytest.skip("Apache Kafka: KAFKA_JARS is not set; make test-kafka fetches the jars and sets it")
-    if not any(Path(jars).glob("kafka_2.13-*.jar")):
-        pytest.fail(f"KAFKA_JARS={jars}: no kafka_2.13-*.jar there")
-    need("java", package="openjdk-17-jre-headless")
-    port = free_port()
-    properties = folder / "server.properties"
-    ports = {"port": port, "controller": free_port()}
-    properties.write_text(_KAFKA.format(**ports, folder=folder) + more.format(**ports))
-    classes = ["-cp", f"{Path(jars).resolve()}/*"]
-    formatting = ["kafka.tools.StorageTool", "format", "--cluster-id", "headrace-tests-000000A", "--config"]
-    formatting += [str(properties), *(part for user in users for part in ("--add-scram", user))]
-    done = subprocess.run(["java", *classes, *formatting], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # it shares two cores with the tests
-    command = ["java", *options, *classes, "kafka.Kafka", str(properties)]
-    return Server(command, folder, _kafka_answers(port), 60.0), f"127.0.0.1:{port}"
-
-
-def _kafka_answers(port: int) -> Callable[[], object]:
-    """The port accepts before the broker is registered with its controller: ask for the list of topics."""
-
-    def ask() -> None:
-        from kafka import KafkaAdminClient
-        from kafka.errors import KafkaError
-
-        connects(port)()
-        try:
-            with contextlib.closing(
-                KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=2000)
-            ) as a:
-                a.list_topics()
-        except KafkaError as error:
-            raise ConnectionError(str(error)) from None
-
-    return ask
 
 
 class InfluxDB:

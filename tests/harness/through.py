@@ -38,16 +38,20 @@ def records_of(recordings: Sequence[Recording]) -> list[Record]:
     ]
 
 
-def flat(outputs: Sequence[Output]) -> tuple[Rows, list[Alert]]:
+def flat(outputs: Sequence[Output], *, copies: bool = False) -> tuple[Rows, list[Alert]]:
+    """Scores by what identifies them, and alerts; ``copies``: after a crash there may be some, equal to the first."""
     rows: Rows = {}
     for output in outputs:
         for scores in output.scores:
             for row in range(len(scores)):
                 key = (scores.detector, scores.names[scores.asset[row]], int(scores.at_ms[row]))
-                assert key not in rows, "a reading was scored twice"
-                rows[key] = (float(scores.score[row]), bool(scores.anomalous[row]))
-    alerts = sorted((alert for output in outputs for alert in output.alerts), key=lambda a: (a.id, a.sequence))
-    return rows, alerts
+                found = (float(scores.score[row]), bool(scores.anomalous[row]))
+                assert key not in rows or (copies and rows[key] == found), "a reading was scored twice"
+                rows[key] = found
+    alerts = [alert for output in outputs for alert in output.alerts]
+    if copies:
+        alerts = list(dict.fromkeys(alerts))
+    return rows, sorted(alerts, key=lambda a: (a.id, a.sequence))
 
 
 def run(plan: Plan, records: Sequence[Record], batches: Sequence[int]) -> list[Output]:

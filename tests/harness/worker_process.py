@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -101,10 +102,17 @@ class Worker:
         except OSError:
             return None
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric's series."""
-        lines = (self.get("/metrics") or "").splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's series with these labels; NaN if it does not answer, which is like no number."""
+        answer = self.get("/metrics", timeout_s=20)
+        if answer is None:
+            return math.nan
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in answer.splitlines()
+            if line.split("{")[0].split(" ")[0] == name and all(label in line for label in wanted)
+        )
 
     def has_read(self, records: int, within_s: float = 60.0) -> None:
         """Wait until so many records were read, published, and committed."""

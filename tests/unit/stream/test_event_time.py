@@ -195,6 +195,52 @@ def test_what_was_held_back_is_judged_though_the_plan_holds_nothing_back_any_mor
     assert {value[4] for _, value in snapshot(plain, len(records) - 1)} == {1}, "and none where nobody asks"
 
 
+@pytest.mark.parametrize("silent_block", [0, 1])
+@pytest.mark.parametrize(
+    ("snapshot_at", "crash", "ahead"), [(200, 420, [0]), (200, 420, [1]), (301, 640, [0, 2]), (520, 521, [1])]
+)
+def test_a_crash_between_the_blocks_of_a_snapshot_changes_nothing_though_readings_are_held_back(
+    plan: Plan, plant: list[Recording], snapshot_at: int, crash: int, ahead: list[int], silent_block: int
+) -> None:
+    plan = asking(
+        plan,
+        input={"lateness_s": 8, "ahead_s": 60},
+        quality={"stale_after_periods": 20, "bad_values": True},
+        signals={"pressure": {"high": 3.45}},
+    )
+    parts = list(plant)
+    pause = np.arange(200) < 45
+    parts[2 * silent_block] = replace(
+        plant[2 * silent_block], at_ms=np.where(pause, plant[0].at_ms, plant[0].at_ms + 60_000)
+    )
+    records = shuffled(records_of(parts), 8000, 5)
+
+    def begun() -> Pipeline:
+        pipeline = Pipeline(plan, Shelf(plan))
+        pipeline._block = 2
+        return pipeline
+
+    undisturbed = begun()
+    whole = [undisturbed.process(0, records), undisturbed.finish(0)]
+    assert {alert.detector for output in whole for alert in output.alerts} == {"quick", "slow", "stale", "signals"}
+    first = begun()
+    outputs = [first.process(0, records[:snapshot_at])]
+    values = snapshot(first, snapshot_at - 1)
+    outputs.append(first.process(0, records[snapshot_at:crash]))
+    blocks = [block for block in first.take(0, ahead) if block.names]
+    values += [(block_key(b"", block.size, block.number), encode_state(block)) for block in blocks]
+
+    second = begun()
+    second.restore(0, image_of(values))
+    outputs += [
+        second.process(0, records[a:b])
+        for a, b in pairwise([snapshot_at - 40, 350, crash - 1, crash, crash + 7, len(records)])
+        if a < b
+    ]
+    outputs.append(second.finish(0))
+    assert flat(outputs, copies=True) == flat(whole)
+
+
 # -- clocks
 
 

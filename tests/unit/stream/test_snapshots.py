@@ -162,6 +162,20 @@ async def test_nothing_is_written_of_what_the_sinks_do_not_have(
         await until(lambda: bench.done == [49])
 
 
+async def test_a_snapshot_tells_how_many_readings_are_held_back(
+    plan: Plan, records: list[Record], executor: ThreadPoolExecutor
+) -> None:
+    patient = plan.model_copy(update={"input": plan.input.model_copy(update={"lateness_s": 8.0})})
+    async with running(Bench(patient, Log(), executor, every_s=0.02)) as bench:
+        await bench.put(records[:50])
+        await until(lambda: bench.done == [49])
+        await until(lambda: bench.metric("state_held_back_readings") == 8)  # one a second
+    async with running(Bench(plan, Log(), executor, every_s=0.02)) as bench:
+        await bench.put(records[:50])
+        await until(lambda: bench.done == [49])
+        assert bench.metric("state_held_back_readings") == 0
+
+
 async def test_a_hurry_writes_at_once_and_lets_go_where_that_fails(
     plan: Plan, records: list[Record], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
