@@ -14,9 +14,11 @@ import faust
 from faust.tables import TableManager
 from faust.types import TP
 
+from stream.actions import Action
 from stream.belt import Belt, Taken
 from stream.changelog import Changelog
-from stream.control import ControlReader
+from stream.control import Control, ControlReader
+from stream.labels import Label
 from stream.page.board import Board
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
@@ -139,6 +141,7 @@ def create_app(
     async def show_open() -> None:
         still_open = await belt.beside(pipeline.open_alerts)
         metrics.restore_open(still_open)
+        metrics.operators.moved(await belt.beside(pipeline.moved))
         publisher.reopen(still_open)
         if board is not None:
             board.settle(await belt.beside(pipeline.names), still_open)
@@ -146,9 +149,7 @@ def create_app(
     app.changelog = changelog
     app.beside = (partial(_beat, health, metrics),)
     if control is not None:
-        # a malformed record is read by every worker, and dead-lettered by the one that has the first partition
-        control.bury, control.buries = publisher.bury, lambda: 0 in pipeline.partitions
-        app.control, app.beside = control, (*app.beside, control.run)
+        _listen(app, control, plan, pipeline, belt, metrics)
     if changelog is not None:
         app.beside = (*app.beside, partial(_probe, changelog, health))
     if changelog is not None and worker.snapshot_every_s:
@@ -199,6 +200,26 @@ def create_app(
 
     app.timer(interval=worker.commit_every_s, name="lag")(_Measure(app, plan.topics.readings, metrics).once)
     return app
+
+
+def _listen(app: App, control: ControlReader, plan: Plan, pipeline: Pipeline, belt: Belt, metrics: Metrics) -> None:
+    """Let the application read the control topics, and the pipeline hear what operators do and say."""
+    app.control, app.beside = control, (*app.beside, control.run)
+    # a malformed record is read by every worker, and dead-lettered by the one that has the first partition
+    control.bury, control.buries = app.publisher.bury, lambda: 0 in pipeline.partitions
+
+    async def act(held: Control[Action]) -> None:
+        if held.value is not None:
+            await belt.apply(pipeline.act, held.value)
+            metrics.operators.acted(held.value.action)
+
+    async def label(held: Control[Label]) -> None:
+        await belt.apply(pipeline.label, held.key, held.value)
+        metrics.operators.labelled("taken_back" if held.value is None else held.value.verdict)
+        metrics.operators.moved(await belt.beside(pipeline.moved))
+
+    control.handle("actions", plan.topics.actions, Action, act)
+    control.handle("labels", plan.topics.labels, Label, label)
 
 
 def _configured(kafka: KafkaSettings, worker: WorkerSettings) -> App:

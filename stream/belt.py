@@ -68,6 +68,27 @@ class Belt:
         if before is not None:
             await asyncio.shield(before)
 
+    async def apply(self, work: Callable[..., Output], *args: Any) -> None:
+        """Run something that has an output of its own between two batches; returns when that is published.
+
+        Raises what ``work`` raised, which costs nobody else anything, or what publishing raised.
+        """
+        failed: list[Exception] = []
+
+        async def run() -> Output:
+            try:
+                output: Output = await self.beside(work, *args)
+            except Exception as error:  # its own: the batches behind it are published all the same
+                failed.append(error)
+                return Output()
+            return output
+
+        done = asyncio.create_task(run())
+        self._last = asyncio.create_task(self._finish(self._last, done, lambda: None))
+        await asyncio.shield(self._last)
+        if failed:
+            raise failed[0]
+
     async def settled(self) -> None:
         """Return when all that was put until now is published. Raises what publishing it raised."""
         if self._last is not None:

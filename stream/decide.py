@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Protocol
 
 import numpy as np
@@ -17,16 +17,19 @@ from msgspec import Meta
 
 from models.base import KINDS
 from stream.records import (
+    Acknowledged,
     Alert,
     Bool,
     Cause,
     Diagnosis,
+    Event,
     Float32,
     Float64,
     HeatMap,
     Int32,
     Int64,
     Severity,
+    Shelved,
     State,
     UInt8,
 )
@@ -37,6 +40,8 @@ _SEVERITIES: Final[tuple[Severity, ...]] = ("warning", "major", "critical")
 Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 #: A fault less likely than this is not named in a diagnosis.
 _LEAST_PROBABILITY: Final = 0.01
+#: Events of an alert's life that are kept.
+MOST_EVENTS: Final = 200
 #: The band around an expected value, in standard deviations of its error.
 BAND_SIGMAS: Final = 3.0
 
@@ -53,11 +58,17 @@ class Rules:
     major_at: float = 1.5
     critical_at: float = 3.0
     escalate_after_ms: int = 3_600_000
+    re_alarm_after_ms: int = 0  # never
+    factor: float = 1.0
 
     @property
     def lower_bound(self) -> float:
         """An alert resolves only below this score."""
         return self.threshold * (1.0 - self.deadband)
+
+    def moved(self, factor: float) -> Rules:
+        """The rules with a threshold that labels or an operating mode have moved."""
+        return self if factor == 1.0 else replace(self, threshold=self.threshold * factor, factor=factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,27 @@ class Episode:
     likelihoods: tuple[float, ...] = ()  # summed over the rows above the threshold
     likelihood_rows: Annotated[int, Meta(ge=0)] = 0
     heat: HeatMap | None = None
+    seen_ms: Time = 0  # the newest row that was taken in, and its score
+    score: float = 0.0
+    factor: float = 1.0  # of the threshold at that row
+    acknowledged: Acknowledged | None = None
+    shelved: Shelved | None = None
+    shelved_until_ms: Time = 0
+    alarmed_ms: Time = 0  # when people were last called: opened, or alarmed again
+    re_alarmed: bool = False
+    closed: bool = False  # an operator resolved it; no new one begins before the score has been below the lower bound
+    life: tuple[Event, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its alert is open."""
+        return self.opened_ms is not None and not self.closed
+
+    def lived(self, what: str, at: str, *, by: str = "", comment: str = "", action: str = "") -> None:
+        """Remember what happened. Of a very long life the middle is forgotten."""
+        self.life = (*self.life, Event(what=what, at=at, by=by, comment=comment, id=action))
+        if len(self.life) > MOST_EVENTS:
+            self.life = (self.life[0], *self.life[2:])
 
 
 @dataclass(slots=True)
@@ -148,31 +180,41 @@ def decide(
     names: Sequence[str],
     rows: Evidence,
     opinion: Opinion = NO_OPINION,
+    factors: Float64 | None = None,
 ) -> tuple[Bool, list[Alert]]:
     """Go through a batch of scores.
 
-    slot   (row,) int32, the asset of each row
-    names  the asset of each slot
+    slot     (row,) int32, the asset of each row
+    names    the asset of each slot
+    factors  (row,) what the threshold is multiplied by; NaN: the row is no evidence of anything, as a score that is
+             NaN. None: 1 everywhere
 
     Updates ``state``; returns (row,) bool, whether an alert is open at each row, and the transitions in order of rows.
     """
     anomalous = np.zeros(len(slot), dtype=bool)
     alerts: list[Alert] = []
     # Nearly all rows are below the threshold on assets with nothing open: they are passed over in one sweep.
-    interesting = rows.score >= rules.threshold
+    interesting = rows.score >= (rules.threshold if factors is None else rules.threshold * factors)
     if state.episodes:
         interesting |= np.isin(slot, np.fromiter(state.episodes, dtype=slot.dtype))
     elif not interesting.any():
         return anomalous, alerts
     # An episode that begins within the batch makes all of its asset's later rows interesting too.
     concerned = np.flatnonzero(np.isin(slot, slot[interesting]))
+    moved: dict[float, Rules] = {}
     for row in concerned.tolist():
         asset = int(slot[row])
-        anomalous[row] = _step(state, rules, identity, asset, names[asset], rows, row, opinion, alerts)
+        factor = 1.0 if factors is None else float(factors[row])
+        if factor != factor:
+            episode = state.episodes.get(asset)
+            anomalous[row] = episode is not None and episode.is_open
+            continue
+        mine = moved.get(factor) or moved.setdefault(factor, rules.moved(factor))
+        anomalous[row] = _step(state, mine, identity, asset, names[asset], rows, row, opinion, alerts)
     return anomalous, alerts
 
 
-def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table of transitions)
+def _step(  # noqa: PLR0911, PLR0912 (one return a state of the alert reads as its table of transitions)
     state: DecisionState,
     rules: Rules,
     identity: Identity,
@@ -188,7 +230,11 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
     value = float(rows.score[row])
     at_ms = int(rows.at_ms[row])
     if value != value:  # no evidence in this row: what is open stays open, what is not does not begin
-        return episode is not None and episode.opened_ms is not None
+        return episode is not None and episode.is_open
+    if episode is not None and episode.closed:
+        if value < rules.lower_bound:
+            del state.episodes[slot]
+        return False
     if episode is None:
         if value < rules.threshold:
             return False
@@ -203,6 +249,7 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
             episode.below_since_ms = at_ms
         if at_ms - episode.below_since_ms >= rules.off_delay_ms:
             del state.episodes[slot]
+            episode.lived("resolved", timestamp(at_ms))
             alerts.append(_alert(episode, "resolved", rules, identity, name, value, at_ms))
             return False
         return True
@@ -212,17 +259,38 @@ def _step(  # noqa: PLR0911 (one return a state of the alert reads as its table 
     if episode.opened_ms is None:
         if at_ms - episode.onset_ms < rules.on_delay_ms:
             return False
-        episode.opened_ms, episode.level = at_ms, level
+        episode.opened_ms, episode.level, episode.alarmed_ms = at_ms, level, at_ms
+        episode.lived("open", timestamp(at_ms))
         alerts.append(_alert(episode, "open", rules, identity, name, value, at_ms))
-    elif level > episode.level or at_ms - episode.published_ms >= rules.update_every_ms:
-        episode.level = max(level, episode.level)
-        alerts.append(_alert(episode, "updated", rules, identity, name, value, at_ms))
+    else:
+        news = _grows_old(episode, rules, at_ms)
+        if level > episode.level:
+            episode.level, news = level, True
+            episode.lived(_SEVERITIES[level], timestamp(at_ms))
+        if news or at_ms - episode.published_ms >= rules.update_every_ms:
+            alerts.append(_alert(episode, "updated", rules, identity, name, value, at_ms))
     return True
+
+
+def _grows_old(episode: Episode, rules: Rules, at_ms: int) -> bool:
+    """What time alone does to an open alert: its shelf is over, or nobody has acknowledged it for too long."""
+    news = False
+    if episode.shelved is not None:
+        if at_ms < episode.shelved_until_ms:
+            return False
+        episode.shelved, episode.alarmed_ms, news = None, at_ms, True
+        episode.lived("shelf_over", timestamp(at_ms))
+    waits = rules.re_alarm_after_ms and episode.acknowledged is None
+    if waits and at_ms - episode.alarmed_ms >= rules.re_alarm_after_ms:
+        episode.alarmed_ms, episode.re_alarmed, news = at_ms, True, True
+        episode.lived("re_alarm", timestamp(at_ms))
+    return news
 
 
 def _take_in(episode: Episode, rules: Rules, rows: Evidence, row: int, opinion: Opinion) -> None:
     """What a row adds to what is known of its episode."""
     value = float(rows.score[row])
+    episode.seen_ms, episode.score, episode.factor = int(rows.at_ms[row]), value, rules.factor
     if value > episode.peak:
         episode.peak, episode.peak_ms = value, int(rows.at_ms[row])
         episode.causes = _causes(rows, row)
@@ -277,7 +345,20 @@ def alert_id(detector: str, asset: str, onset_ms: int) -> str:
 
 def standing(episode: Episode, rules: Rules, identity: Identity, asset: str) -> Alert:
     """The open alert of an episode as it was last published, except that its score is the highest so far."""
-    return _describe(episode, "updated", rules, identity, asset, episode.peak, episode.published_ms)
+    moved = rules.moved(episode.factor)
+    return _describe(episode, "updated", moved, identity, asset, episode.peak, episode.published_ms)
+
+
+def answer(episode: Episode, state: State, rules: Rules, identity: Identity, asset: str, action: str = "") -> Alert:
+    """The next transition of an episode's alert that no reading caused, as of the newest reading taken in.
+
+    rules   with the threshold as it holds now
+    action  id of the operator's action that it answers
+    """
+    at_ms = episode.seen_ms or episode.published_ms
+    alert = _describe(episode, state, rules, identity, asset, episode.score, at_ms, action)
+    episode.sequence += 1
+    return alert
 
 
 def _weigh(episode: Episode, likelihoods: Float32) -> None:
@@ -307,7 +388,14 @@ def _alert(
 
 
 def _describe(
-    episode: Episode, state: State, rules: Rules, identity: Identity, asset: str, score: float, at_ms: int
+    episode: Episode,
+    state: State,
+    rules: Rules,
+    identity: Identity,
+    asset: str,
+    score: float,
+    at_ms: int,
+    action: str = "",
 ) -> Alert:
     opened_ms = episode.opened_ms if episode.opened_ms is not None else at_ms
     return Alert(
@@ -333,4 +421,10 @@ def _describe(
         diagnosis=_diagnosis(episode, identity.classes),
         heat=episode.heat,
         site=identity.site,
+        factor=rules.factor,
+        acknowledged=episode.acknowledged,
+        shelved=episode.shelved,
+        re_alarm=episode.re_alarmed and episode.acknowledged is None,
+        life=episode.life,
+        action=action,
     )

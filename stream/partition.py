@@ -14,7 +14,7 @@ from stream.decide import DecisionState, Identity, Rules, standing
 from stream.grid import Filler, Grid
 from stream.limits import Limits
 from stream.presence import Presence
-from stream.records import Alert, Bool, Int32, Int64
+from stream.records import Alert, Bool, Float64, Int32, Int64
 from stream.reorder import Reorder, Rows, joined
 from stream.settings import DetectorSettings
 from stream.skew import Skew
@@ -35,6 +35,7 @@ class Lane:
     longest_ms   after a longer pause an asset's window begins anew
     windows  what it remembers of readings, or None where it carries a state
     carried  that state
+    factors  by slot, what labels multiply the threshold by, where that is not 1
     grid, filler   what puts readings on the detector's period, where the plan says so
     """
 
@@ -50,6 +51,7 @@ class Lane:
     grid: Grid | None = None
     filler: Filler | None = None
     decisions: DecisionState = field(default_factory=DecisionState)
+    factors: dict[int, float] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     slots: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
@@ -75,9 +77,27 @@ class Lane:
         self.names[slot] = ""
         heapq.heappush(self.free, slot)
         self.decisions.episodes.pop(slot, None)
+        self.factors.pop(slot, None)
         self._grow(slot + 1)
         for memory in self._memories():
             memory.reset(np.array([slot], dtype=np.int64))
+
+    def move(self, index: int, factor: float) -> None:
+        """Multiply the threshold of an asset, which the partition knows by ``index``."""
+        slot = int(self.slots[index])
+        if factor == 1.0:
+            self.factors.pop(slot, None)
+        else:
+            self.factors[slot] = factor
+
+    def moved_at(self, slots: Int32) -> Float64 | None:
+        """(row,) what each row's threshold is multiplied by; None where it is 1 everywhere."""
+        if not self.factors:
+            return None
+        factors: Float64 = np.ones(len(slots))
+        for slot, factor in self.factors.items():
+            factors[slots == slot] = factor
+        return factors
 
     def slots_of(self, assets: Int32) -> Int32:
         """The lane's slot of each asset; -1 where it does not watch it."""
@@ -383,7 +403,7 @@ class Partition:
             for place, index in zip(held.places[rows].tolist(), where.tolist(), strict=True):
                 if place in held.episodes:
                     lane.decisions.episodes[int(lane.slots[index])] = held.episodes[place]
-                    report.open_alerts += held.episodes[place].opened_ms is not None
+                    report.open_alerts += held.episodes[place].is_open
 
     def _put_events(self, events: Events, indices: Int64) -> None:
         """What a block knew of event time, to whoever asks for it now."""
@@ -428,7 +448,7 @@ class Partition:
             alerts += [
                 standing(episode, self.limits.rules, self.limits.identity, self.names[index])
                 for index, episode in self.limits.decisions.episodes.items()
-                if episode.opened_ms is not None
+                if episode.is_open
             ]
         return alerts
 

@@ -15,14 +15,19 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import numpy as np
 
 from models.base import Float32, Scored, UInt8
+from stream.actions import ON_ALERTS, Action
 from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
 from stream.decide import Identity, Opinion, Rules, decide, standing
 from stream.decode import Decoder
+from stream.desk import Desk
 from stream.grid import Cells, Filler, Grid
+from stream.hear import heed_label, move, open_in, operate, retell
 from stream.heat import heat_maps
+from stream.labels import Label
 from stream.partition import Lane, Partition, Restored
 from stream.records import (
     Alert,
@@ -84,6 +89,8 @@ class Pipeline:
         lateness_s = plan.input.lateness_s
         self._too_late = f"more than {lateness_s:g} s older than" if lateness_s else "older than"
         self._too_late += " the newest reading of"
+        self.desk = Desk(plan)
+        self._unsettled: set[int] = set()
         self._arrivals = Arrivals(plan, self._decoder.signals, min(periods_s, default=1.0))
 
     @property
@@ -134,6 +141,7 @@ class Pipeline:
         output = self._judge(state, found, records, counts, readings.pictures)
         return replace(
             output,
+            alerts=self._heard(partition, output.alerts),
             dead=(*self._future(readings, found.future, records), *output.dead),
             late=tuple(self._late(readings, found.late, records)),
         )
@@ -151,7 +159,7 @@ class Pipeline:
                 scores.append(result[0])
                 alerts += result[1]
         alerts.sort(key=lambda alert: (alert.last_seen, alert.id, alert.sequence))
-        return replace(output, scores=tuple(scores), alerts=tuple(alerts))
+        return replace(output, scores=tuple(scores), alerts=self._heard(partition, alerts))
 
     def _judge(
         self,
@@ -238,6 +246,7 @@ class Pipeline:
         """Begin a partition with what a snapshot has of it, in place of what is remembered."""
         self.keep_only(self.partitions - {partition})
         state = self._of(partition)
+        self._unsettled.add(partition)  # what was done while nobody had it
         return state.restore(image, lambda index: self._open_lanes(state, index))
 
     def evict(self) -> int:
@@ -259,13 +268,60 @@ class Pipeline:
     def open_alerts(self) -> list[Alert]:
         """All alerts that are open, as they were last published."""
         on_data = [alert for state in self._partitions.values() for alert in state.open_alerts_on_data()]
-        return on_data + [
+        standing_ones = on_data + [
             standing(episode, lane.rules, lane.identity, lane.names[slot])
             for state in self._partitions.values()
             for lane in state.lanes.values()
             for slot, episode in lane.decisions.episodes.items()
-            if episode.opened_ms is not None
+            if episode.is_open
         ]
+        return [self._marked(alert) for alert in standing_ones]
+
+    def act(self, action: Action) -> Output:
+        """Take an operator's action, and do it to what is here: the transitions that it leads to."""
+        self.desk.take(action)
+        alerts = []
+        for state in self._partitions.values():
+            if action.action in ON_ALERTS:
+                alerts += operate(self.desk, state, action.asset, action.alert)
+            elif action.action != "mode":
+                alerts += retell(state, action.asset, action.id)
+        return Output(alerts=tuple(self._marked(alert) for alert in alerts))
+
+    def label(self, key: str, label: Label | None) -> Output:
+        """Take a label, or take it back: thresholds move at once, and the alert that it is about tells of it."""
+        moved = self.desk.label(key, label)
+        alerts: list[Alert] = []
+        if moved is not None:
+            for state in self._partitions.values():
+                move(self.desk, state, *moved)
+                if label is not None:
+                    alerts += heed_label(state, label)
+        return Output(alerts=tuple(self._marked(alert) for alert in alerts))
+
+    def moved(self) -> dict[str, int]:
+        """For how many assets labels have moved the threshold, by detector."""
+        counts = dict.fromkeys(self._plan.detectors, 0)
+        for state in self._partitions.values():
+            for lane in state.lanes.values():
+                counts[lane.detector] += len(lane.factors)
+        return counts
+
+    def _heard(self, partition: int, alerts: Sequence[Alert]) -> tuple[Alert, ...]:
+        """The alerts of a batch with what operators did to those that opened, or were read back, in the meantime."""
+        state, found = self._partitions[partition], list(alerts)
+        if partition in self._unsettled:
+            self._unsettled.discard(partition)
+            for alert in open_in(state):
+                found += operate(self.desk, state, alert.asset, alert.id)
+        for alert in alerts:
+            if alert.state == "open":
+                found += operate(self.desk, state, alert.asset, alert.id)
+        return tuple(self._marked(alert) for alert in found)
+
+    def _marked(self, alert: Alert) -> Alert:
+        why = self.desk.muted(alert) if alert.state != "resolved" else ""
+        return msgspec.structs.replace(alert, suppressed=why) if why else alert
 
     def _of(self, partition: int) -> Partition:
         state = self._partitions.get(partition)
@@ -310,7 +366,9 @@ class Pipeline:
             if artifact is None:
                 continue
             key = (detector, id(artifact))
-            state.watch(index, key, state.lanes.get(key) or self._lane(detector, settings, artifact))
+            lane = state.lanes.get(key) or self._lane(detector, settings, artifact)
+            state.watch(index, key, lane)
+            lane.move(index, self.desk.factor(detector, name, artifact.version))
         self._arrivals.admit(state, index)
 
     def _lane(self, detector: str, settings: DetectorSettings, artifact: Artifact) -> Lane:
@@ -385,11 +443,12 @@ class Pipeline:
         evidence = self._evidence(lane, due, scored, cells.slot, cells.at_ms, cells.values)
         judged_slots = cells.slot[due]
         opinion = Opinion(scored.classes)
+        factors = self._factors(lane, judged_slots, evidence.values)
         anomalous, alerts = decide(
-            lane.decisions, lane.rules, lane.identity, judged_slots, lane.names, evidence, opinion
+            lane.decisions, lane.rules, lane.identity, judged_slots, lane.names, evidence, opinion, factors
         )
         stage_s["decide"] += self._clock() - done
-        return replace(evidence, anomalous=anomalous), alerts
+        return _decided(evidence, anomalous, factors), alerts
 
     def _inspect(
         self, lane: Lane, slots: Int32, chosen: Int64, rows: Rows, held: Mapping[int, UInt8], stage_s: dict[str, float]
@@ -407,11 +466,38 @@ class Pipeline:
         values = rows.values[np.ix_(chosen, lane.columns)]
         evidence = self._evidence(lane, np.arange(len(chosen)), scored, slots, at_ms, values)
         heat = heat_maps(scored, at_ms, [picture.shape for picture in pictures], lane.rules.threshold)
+        factors = self._factors(lane, slots, values)
         anomalous, alerts = decide(
-            lane.decisions, lane.rules, lane.identity, slots, lane.names, evidence, Opinion(scored.classes, heat)
+            lane.decisions,
+            lane.rules,
+            lane.identity,
+            slots,
+            lane.names,
+            evidence,
+            Opinion(scored.classes, heat),
+            factors,
         )
         stage_s["decide"] += self._clock() - done
-        return replace(evidence, anomalous=anomalous), alerts
+        return _decided(evidence, anomalous, factors), alerts
+
+    def _factors(self, lane: Lane, slots: Int32, values: Float64) -> Float64 | None:
+        """What each row's threshold is multiplied by, for labels and modes; None where nothing moves it."""
+        found = lane.moved_at(slots)
+        if not self._plan.modes:
+            return found
+        factors: Float64 = np.ones(len(slots)) if found is None else found
+        present = np.unique(slots).tolist()
+        spoken = {slot: mode for slot in present if (mode := self.desk.mode(lane.detector, lane.names[slot]))}
+        for slot, mode in spoken.items():
+            factors[slots == slot] *= mode.weight
+        for mode in self._plan.modes.values():
+            if mode.signal not in lane.artifact.signals:
+                continue
+            concerned = [slot for slot in present if mode.concerns(lane.detector, lane.names[slot])]
+            column = values[:, lane.artifact.signals.index(mode.signal)]
+            low, high = (-np.inf if mode.low is None else mode.low), (np.inf if mode.high is None else mode.high)
+            factors[np.isin(slots, concerned) & (column >= low) & (column <= high)] *= mode.weight
+        return factors
 
     def _evidence(self, lane: Lane, rows: Int64, scored: Scored, slots: Int32, at_ms: Int64, values: Float64) -> Scores:
         """``rows`` (judged,): which of the lane's readings ``scored`` is about."""
@@ -472,6 +558,14 @@ class Pipeline:
         ]
 
 
+def _decided(evidence: Scores, anomalous: Bool, factors: Float64 | None) -> Scores:
+    """Scores with what was decided, and with the thresholds that it was decided by."""
+    if factors is None:
+        return replace(evidence, anomalous=anomalous)
+    threshold = evidence.threshold * np.where(np.isnan(factors), 1.0, factors)
+    return replace(evidence, anomalous=anomalous, threshold=threshold)
+
+
 def _once(readings: Readings, rows: Int64, records: Sequence[RawRecord]) -> list[tuple[int, int]]:
     """The records that ``rows`` came in, each with its first of them: a frame is handed on once."""
     first: dict[int, int] = {}
@@ -512,6 +606,7 @@ def rules_of(settings: DetectorSettings, artifact: Artifact) -> Rules:
         major_at=settings.major_at,
         critical_at=settings.critical_at,
         escalate_after_ms=milliseconds(settings.escalate_after_s),
+        re_alarm_after_ms=milliseconds(settings.re_alarm_after_s),
     )
 
 

@@ -253,6 +253,40 @@ class HeatMap(msgspec.Struct, frozen=True, kw_only=True):
     cells: bytes
 
 
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened in an alert's life.
+
+    what     ``open``, ``major``, ``critical`` (it became worse), ``re_alarm``, ``resolved``; an operator's ``ack``,
+             ``shelve``, ``unshelve``, ``resolve``; ``shelf_over``; a label: ``true``, ``false_alarm``
+    at       RFC 3339 in UTC: of the reading where the readings did it, else of the operator's clock
+    by       who; empty where nobody did anything
+    id       of the operator's action
+    """
+
+    what: str
+    at: str
+    by: str = ""
+    comment: str = ""
+    id: str = ""
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody has seen the alert, and said so."""
+
+    by: str
+    at: str
+    comment: str = ""
+
+
+class Shelved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Nobody is told of the alert until this time of its readings."""
+
+    until: str
+    by: str
+    at: str
+    comment: str = ""
+
+
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One transition of one alert: version 1 of the record on ``plant.alerts.v1``, key = ``id``.
 
@@ -260,6 +294,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is that of ``last_seen``, ``peak`` the highest since ``onset``; ``causes`` are sorted by share, which sum to 1.
     ``sequence`` counts the transitions of this alert from 0. ``diagnosis`` is what a classifier made of the readings
     over the threshold, on average since ``onset``, the likeliest fault first; ``heat`` is of the strangest picture.
+
+    ``threshold`` is the detector's times ``factor``, which labels and operating modes move. ``suppressed`` says why
+    nobody is told (a maintenance window, a rule of the plan), ``re_alarm`` that it is open and nobody has acknowledged
+    it for long; ``life`` is all that happened to it but for plain updates, ``action`` the operator's action that this
+    transition answers, ``incident`` what it is part of.
     """
 
     id: str
@@ -284,6 +323,19 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     diagnosis: tuple[Diagnosis, ...] = ()
     heat: HeatMap | None = None
     site: str = ""
+    factor: float = 1.0
+    acknowledged: Acknowledged | None = None
+    shelved: Shelved | None = None
+    suppressed: str = ""
+    re_alarm: bool = False
+    life: tuple[Event, ...] = ()
+    action: str = ""
+    incident: str = ""
+
+    @property
+    def told(self) -> bool:
+        """Whether people are to be told of it: it is open, and neither shelved nor suppressed."""
+        return self.state != "resolved" and self.shelved is None and not self.suppressed
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings
 
 from models import registry
 from stream.errors import REASONS
+from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
 from stream.schemas import schemas
 from stream.settings import (
     DetectorSettings,
@@ -54,6 +55,9 @@ _PLAN: dict[str, type[BaseModel]] = {
     "detectors.NAME.gaps": GapSettings,
     "signals.PATTERN": SignalSettings,
     "quality": QualitySettings,
+    "maintenance.NAME": MaintenanceSettings,
+    "suppress.NAME": SuppressSettings,
+    "modes.NAME": ModeSettings,
     "thinning": ThinningSettings,
     "state": StateSettings,
 }

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models import registry
 from stream.errors import ConfigError
+from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -178,6 +179,7 @@ class DetectorSettings(_Strict):
     update_every_s         an open alert is published again at most so often, unless its severity rises
     major_at, critical_at  multiples of the threshold that make it worse
     escalate_after_s       an alert that lasts so long becomes one step more severe
+    re_alarm_after_s       people are called again when nobody has acknowledged it for so long; 0: never
     config                 settings of the detector itself, used when it is trained
     """
 
@@ -196,6 +198,7 @@ class DetectorSettings(_Strict):
     major_at: Annotated[float, Field(gt=1)] = 1.5
     critical_at: Annotated[float, Field(gt=1)] = 3.0
     escalate_after_s: Seconds = 3600.0
+    re_alarm_after_s: Seconds = 0.0
     config: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -255,6 +258,7 @@ class Plan(_Strict):
     site       name of the plant, a tag of all that is written
     units      of signals, by their names: what stands beside numbers and axes. Nothing is converted
     signals    physical ranges, by patterns of names
+    maintenance, suppress, modes   how the plant is run, by names of your choice
     detectors  what is at work, by names of your choice
     """
 
@@ -266,6 +270,9 @@ class Plan(_Strict):
     state: StateSettings = StateSettings()
     quality: QualitySettings = QualitySettings()
     signals: dict[Annotated[str, Field(min_length=1)], SignalSettings] = {}
+    maintenance: dict[Name, MaintenanceSettings] = {}
+    suppress: dict[Name, SuppressSettings] = {}
+    modes: dict[Name, ModeSettings] = {}
     detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]
     #: The folder of the plan's file: relative artifacts are found from here.
     folder: Path = Field(default=Path(), exclude=True)

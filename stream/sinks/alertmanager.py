@@ -164,14 +164,14 @@ class AlertmanagerSink:
             before = self._open.pop(alert.id, None)
             if before is not None and before.severity != alert.severity:
                 self._tell(alert, before.severity, ended=True)
-            ended = alert.state == "resolved"
+            ended = not alert.told  # nobody is told of one that is shelved or suppressed: it ends there
             if not ended:
                 self._open[alert.id] = alert
             self._tell(alert, alert.severity, ended=ended)
 
     def reopen(self, alerts: Iterable[Alert]) -> None:
         """Replace what is known of open alerts: after a restart or a rebalance, when others may tell of some."""
-        self._open = {alert.id: alert for alert in alerts}
+        self._open = {alert.id: alert for alert in alerts if alert.told}
         for target in self._targets:
             for key, (alert, ended) in list(target.waiting.items()):
                 if not ended and alert.id not in self._open:

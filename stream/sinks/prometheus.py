@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from stream.errors import REASONS
 from stream.records import Alert, Output, Scores, Severity, State
 from stream.sinks.control_metrics import ControlMetrics
+from stream.sinks.operator_metrics import OperatorMetrics
 from stream.sinks.state_metrics import StateMetrics
 
 _STATES: Final[tuple[State, ...]] = get_args(State)
@@ -103,6 +104,7 @@ class Metrics:
         self._gauge("build_info", "1", "version", "python").labels(version, platform.python_version()).set(1)
         self.state = StateMetrics(self.registry)
         self.control = ControlMetrics(self.registry)
+        self.operators = OperatorMetrics(self.registry)
         self._gauge("site_info", "1; to join a worker's other series with its plan's site", "site").labels(site).set(1)
         for stage, reasons in REASONS.items():
             for reason in reasons:

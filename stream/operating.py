@@ -1,0 +1,110 @@
+"""What a plan says of how the plant is run: maintenance windows, what is known and is not told, operating modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from stream.records import Alert
+
+Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MaintenanceSettings(_Strict):
+    """A maintenance window: alerts open in it all the same, are marked, and nobody is told of them.
+
+    assets         patterns
+    since, until   RFC 3339, of the readings' time
+    reason         what the mark says; default: the window's name
+    """
+
+    assets: Patterns
+    since: AwareDatetime
+    until: AwareDatetime
+    reason: Annotated[str, Field(max_length=200)] = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.since >= self.until:
+            raise ValueError("since must be before until")
+        return self
+
+
+class SuppressSettings(_Strict):
+    """A rule for what is known: alerts that fit all it names are marked, and nobody is told of them.
+
+    assets, detectors   patterns
+    signals        patterns: the alert's first cause must fit one; empty: any cause
+    until          the rule is over for readings of this time and later, so that it is thought of again; RFC 3339
+    reason         what the mark says; default: the rule's name
+    """
+
+    assets: Patterns = ("*",)
+    detectors: Patterns = ("*",)
+    signals: tuple[str, ...] = ()
+    until: AwareDatetime
+    reason: Annotated[str, Field(max_length=200)] = ""
+
+    def fits(self, alert: Alert, at_ms: int) -> bool:
+        """Whether the rule is about this alert, whose newest reading is of ``at_ms``."""
+        return (
+            at_ms < epoch_ms(self.until)
+            and _any(alert.asset, self.assets)
+            and _any(alert.detector, self.detectors)
+            and (not self.signals or (bool(alert.causes) and _any(alert.causes[0].signal, self.signals)))
+        )
+
+
+class ModeSettings(_Strict):
+    """An operating mode, such as a start-up: what it does to the thresholds while an asset is in it.
+
+    An asset is in it while its ``signal`` is from ``low`` to ``high``, for detectors that see this signal, or by an
+    operator's word (``headrace mode``, or a record on the actions topic).
+
+    assets, detectors   patterns: where it makes a difference
+    factor         what the threshold is multiplied by
+    judge          false: readings are no evidence of anything; what is open stays open, nothing new begins
+    signal, low, high   the signal that shows the mode, and its values in it, in the signal's own units
+    """
+
+    assets: Patterns = ("*",)
+    detectors: Patterns = ("*",)
+    factor: Annotated[float, Field(ge=0.1, le=100)] = 1.0
+    judge: bool = True
+    signal: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.factor == 1.0 and self.judge:
+            raise ValueError("give a factor, or judge = false: as it is the mode changes nothing")
+        if bool(self.signal) != (self.low is not None or self.high is not None):
+            raise ValueError("signal goes with low, high or both")
+        return self
+
+    def concerns(self, detector: str, asset: str) -> bool:
+        """Whether the mode makes a difference for an asset and a detector."""
+        return _any(asset, self.assets) and _any(detector, self.detectors)
+
+    @property
+    def weight(self) -> float:
+        """What the threshold is multiplied by; NaN where nothing is judged."""
+        return self.factor if self.judge else float("nan")
+
+
+def epoch_ms(at: datetime) -> int:
+    """Milliseconds since 1970."""
+    return round(at.timestamp() * 1000)
+
+
+def _any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
