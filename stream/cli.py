@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from stream.sources import BRIDGES
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PLAN = click.option(
@@ -35,6 +37,7 @@ class _Help(click.Group):
             "check",
             "train",
             "worker",
+            "bridge",
             "replay",
             "backtest",
             "evaluate",
@@ -222,6 +225,39 @@ def worker(plan_path: Path, web_port: int | None) -> None:
     from stream.worker import run_worker  # noqa: PLC0415
 
     sys.exit(run_worker(plan_path, web_port=web_port))
+
+
+@main.command()
+@click.argument("name", metavar="mqtt|opcua", type=click.Choice(BRIDGES))
+@_PLAN
+@click.option("--check", "only_check", is_flag=True, help="Validate the plan's section and the environment, then end.")
+@click.option(
+    "--sample",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --check: look at live data for so long, and show what they would become. Nothing reaches Kafka.",
+)
+@click.option("--web-port", type=click.IntRange(0, 65535), help="Port of /metrics and /health; 0 takes a free one.")
+@_explained
+@_examples("""
+headrace bridge mqtt --check --sample 10
+HEADRACE_MQTT_HOST=broker.plant HEADRACE_MQTT_USERNAME=headrace headrace bridge mqtt
+HEADRACE_OPCUA_URL=opc.tcp://plc-1:4840 headrace bridge opcua
+""")
+def bridge(name: str, plan_path: Path, only_check: bool, sample: float | None, web_port: int | None) -> None:
+    """Bring a plant's data to the readings topic, at least once: from an MQTT broker or an OPC UA server.
+
+    The plan's [bridge.mqtt] or [bridge.opcua] says which values are which signal of which asset: docs/bridges.md.
+    """
+    if sample is not None and not only_check:
+        raise click.UsageError("--sample goes with --check")
+    if only_check:
+        from stream.commands.bridge import run_check  # noqa: PLC0415
+
+        sys.exit(run_check(name, plan_path, sample_s=sample))
+    from stream.bridge.run import run_bridge  # noqa: PLC0415
+
+    sys.exit(run_bridge(name, plan_path, web_port=web_port, version=installed_version()))
 
 
 @main.command()

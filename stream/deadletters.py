@@ -43,6 +43,8 @@ class Letter:
         """Why it cannot be sent again, in words; empty if it can."""
         if self.stage == "publish":
             return "is a piece of output, no reading"
+        if self.stage == "bridge":
+            return f"is a message that a bridge took from {self.origin[0]}, no reading"
         if self.truncated is not None:
             return f"holds a part of {self.truncated} bytes"
         return "" if self.value else "is empty"

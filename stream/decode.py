@@ -76,9 +76,10 @@ class Decoder:
 
 
 def formats() -> list[str]:
-    """Names of the payload formats: the files in ``stream/sources``."""
+    """Names of the payload formats: the files in ``stream/sources`` that are no bridges."""
     folder = Path(sources.__file__).parent
-    return sorted(file.stem for file in folder.glob("*.py") if file.stem not in {"__init__", "base"})
+    others = {"__init__", "base", *sources.BRIDGES}
+    return sorted(file.stem for file in folder.glob("*.py") if file.stem not in others)
 
 
 def source_of(settings: InputSettings) -> Source:

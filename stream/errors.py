@@ -37,6 +37,13 @@ REASONS: Final = {
         "too_small": "a picture with a side of fewer than 32 pixels",
         "decoder_failed": "a fault of Headrace's: please report it",
     },
+    "bridge": {
+        "bad_topic": "an MQTT topic that fits nothing in `[bridge.mqtt]`",
+        "bad_value": "on a plain MQTT topic neither a number, nor an object with a value, nor a reading",
+        "not_sparkplug": "no payload of Sparkplug B",
+        "no_birth": "Sparkplug B: DATA of an edge node or device whose BIRTH was missed; it was asked for it",
+        "bridge_failed": "a fault of Headrace's: please report it",
+    },
     "window": {"future": "the time is farther ahead of its asset and of others of its partition than `input.ahead_s`"},
     "score": {"detector_failed": "a model failed on these readings; other detectors have judged them"},
     "control": {

@@ -18,12 +18,24 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from models import registry
+from stream.bridge.health import BridgeMetrics
+from stream.bridge.plan import (
+    BridgePlan,
+    MqttBridgePlan,
+    OpcuaBridgePlan,
+    OpcuaBrowse,
+    OpcuaNode,
+    SparkplugMapping,
+    TopicMapping,
+)
+from stream.bridge.settings import BridgeSettings, MqttSettings, OpcuaSettings
 from stream.errors import REASONS
 from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
 from stream.schemas import schemas
@@ -60,6 +72,13 @@ _PLAN: dict[str, type[BaseModel]] = {
     "modes.NAME": ModeSettings,
     "thinning": ThinningSettings,
     "state": StateSettings,
+    "bridge": BridgePlan,
+    "bridge.mqtt": MqttBridgePlan,
+    "bridge.mqtt.sparkplug": SparkplugMapping,
+    "[bridge.mqtt.topics]": TopicMapping,
+    "bridge.opcua": OpcuaBridgePlan,
+    "[bridge.opcua.browse]": OpcuaBrowse,
+    "[bridge.opcua.nodes]": OpcuaNode,
 }
 _ENVIRONMENT: tuple[type[BaseSettings], ...] = (
     KafkaSettings,
@@ -67,9 +86,12 @@ _ENVIRONMENT: tuple[type[BaseSettings], ...] = (
     PageSettings,
     InfluxSettings,
     AlertmanagerSettings,
+    BridgeSettings,
+    MqttSettings,
+    OpcuaSettings,
 )
 #: Tables of the plan that have a section of their own.
-_SECTIONS = (TopicSettings, InputSettings, ThinningSettings, StateSettings, QualitySettings)
+_SECTIONS = (TopicSettings, InputSettings, ThinningSettings, StateSettings, QualitySettings, BridgePlan)
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*)\s{2,}(\S.*)$")
 _HEAD = """# Reference
 
@@ -88,7 +110,9 @@ def page() -> str:
         prefix = str(settings.model_config.get("env_prefix", ""))
         parts += [f"### `{prefix}*`\n", *_settings(settings, lambda field, prefix=prefix: f"{prefix}{field}".upper())]
     parts += ["## Topics\n", *_topics(), "## Reasons for dead letters\n", *_reasons()]
-    parts += ["## Metrics\n", *_metrics(), "## Detectors\n", *_detectors(), "## Schemas\n", *_schemas()]
+    parts += ["## Metrics\n", *_metrics(Metrics().registry)]
+    parts += ["### Of a bridge\n", *_metrics(BridgeMetrics("").registry)]
+    parts += ["## Detectors\n", *_detectors(), "## Schemas\n", *_schemas()]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -137,7 +161,8 @@ def _words(kind: Any) -> str:  # noqa: PLR0911 (one return a kind of type reads 
     if origin in {Union, UnionType}:
         return " or ".join(_words(part) for part in get_args(kind) if part is not NoneType)
     if origin is tuple:
-        return "list of texts"
+        held = get_args(kind)[0]
+        return "list of tables" if isinstance(held, type) and issubclass(held, BaseModel) else "list of texts"
     if origin is dict:
         return "table"
     if hasattr(kind, "__metadata__"):
@@ -201,10 +226,10 @@ def _reasons() -> Iterator[str]:
     yield _table(("stage", "reason", "meaning"), rows)
 
 
-def _metrics() -> Iterator[str]:
+def _metrics(held_by: CollectorRegistry) -> Iterator[str]:
     yield "Served at `/metrics`. No label is by asset or signal: the number of series does not grow with the plant.\n"
     rows = []
-    for collector in list(Metrics().registry._collector_to_names):  # noqa: SLF001 (labels are told nowhere else)
+    for collector in list(held_by._collector_to_names):  # noqa: SLF001 (labels are told nowhere else)
         for family in collector.collect():
             held = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ()) or ()
             name = f"{family.name}_total" if family.type == "counter" else family.name

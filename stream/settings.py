@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models import registry
+from stream.bridge.plan import BridgePlan
 from stream.errors import ConfigError
 from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
 
@@ -259,6 +260,7 @@ class Plan(_Strict):
     units      of signals, by their names: what stands beside numbers and axes. Nothing is converted
     signals    physical ranges, by patterns of names
     maintenance, suppress, modes   how the plant is run, by names of your choice
+    bridge     where readings come from, if a bridge of ours brings them
     detectors  what is at work, by names of your choice
     """
 
@@ -273,6 +275,7 @@ class Plan(_Strict):
     maintenance: dict[Name, MaintenanceSettings] = {}
     suppress: dict[Name, SuppressSettings] = {}
     modes: dict[Name, ModeSettings] = {}
+    bridge: BridgePlan = BridgePlan()
     detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]
     #: The folder of the plan's file: relative artifacts are found from here.
     folder: Path = Field(default=Path(), exclude=True)

@@ -83,6 +83,25 @@ def ensure_topics(kafka: KafkaSettings, topics: TopicSettings, *, timeout_s: flo
         admin.close()
 
 
+def ensure_bridge_topics(kafka: KafkaSettings, topics: TopicSettings, state: str, *, timeout_s: float = 15.0) -> None:
+    """Create what a bridge writes to, where it is missing: readings, dead letters, and ``state``, which it keeps.
+
+    Raises ``BrokerError`` like ``ensure_topics``.
+    """
+    configs = topic_configs(kafka, topics)
+    wanted = {name: configs[name] for name in (topics.readings, topics.dead_letters)}
+    wanted[state] = {**_COMPACTED, **configs[topics.readings]}
+    admin = _connect(kafka, timeout_s)
+    try:
+        existing = set(admin.list_topics())
+        for name in wanted.keys() - existing:
+            _create(admin, kafka, name, wanted[name], 1 if name == state else kafka.partitions)
+    except (errors.KafkaError, OSError) as error:
+        raise BrokerError(f"Kafka at {kafka.bootstrap} does not create the topics: {_say(error)}") from error
+    finally:
+        admin.close()
+
+
 def reachable(kafka: KafkaSettings, *, timeout_s: float = 5.0) -> int:
     """How many topics this user sees on the cluster. Raises ``BrokerError`` like ``ensure_topics``."""
     admin = _connect(kafka, timeout_s)

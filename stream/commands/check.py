@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.table import Table
 
+from stream.bridge.settings import BridgeSettings, MqttSettings, OpcuaSettings
 from stream.commands.console import plain
 from stream.commands.sample import inspect
 from stream.decode import Decoder
@@ -39,6 +40,8 @@ _SETTINGS: Final[tuple[type[BaseSettings], ...]] = (
     AlertmanagerSettings,
     PageSettings,
 )
+#: What a bridge reads and a worker does not.
+_BRIDGES: Final[tuple[type[BaseSettings], ...]] = (BridgeSettings, MqttSettings, OpcuaSettings)
 
 
 def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = None) -> int:
@@ -61,7 +64,7 @@ def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = No
             settings.append(from_environment(kind))
         except StreamError as error:
             failures += _failed(console, error)
-    for name in unknown_variables(*_SETTINGS):
+    for name in unknown_variables(*_SETTINGS, *_BRIDGES):
         if name not in {"HEADRACE_TF_THREADS", "HEADRACE_DATA"}:
             console.print(f"[yellow]![/] {name}: nothing reads this variable; is it misspelt?")
     if plan:

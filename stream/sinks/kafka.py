@@ -54,6 +54,7 @@ class KafkaSink:
 
     site           the plant's name, in the alerts' ``ce_source``
     timeout_s      how long a record is offered to the cluster before ``write`` raises ``SinkUnavailable``
+    client_id      its name to the cluster
     producer       makes the producer; for tests
     """
 
@@ -67,8 +68,10 @@ class KafkaSink:
         *,
         site: str = "",
         timeout_s: float = 15.0,
+        client_id: str = "headrace-sink",
         producer: Callable[..., Any] = AIOKafkaProducer,
     ) -> None:
+        self._client_id = client_id
         self._kafka = kafka
         self._topics = topics
         self._site = site
@@ -84,7 +87,7 @@ class KafkaSink:
                 return
             producer = self._make(
                 **self._kafka.client_options(),
-                client_id="headrace-sink",
+                client_id=self._client_id,
                 acks="all",
                 compression_type="gzip",
                 max_batch_size=64 << 10,  # it is compressed on the event loop: not for long at a time
@@ -114,19 +117,32 @@ class KafkaSink:
         failed = await self._send(messages)
         if scores:
             failed += await self._send_scores(scores)
-        refused: list[DeadLetter] = []
-        for message, error in failed:
-            left = await self._alone(message, error)
-            if left is not None:
-                refused.append(_refusal(message, left))
+        refused = await self._refusals(failed)
         if refused:
             raise SinkRefused(f"Kafka refused {len(refused)} records, the first: {refused[0].detail}", refused)
+
+    async def send(self, messages: Sequence[Message]) -> list[DeadLetter]:
+        """Write messages of any topics, in their order; those that the cluster will never take, as dead letters.
+
+        Raises ``SinkUnavailable`` like ``write``.
+        """
+        await self.start()
+        return await self._refusals(await self._send(messages))
 
     async def stop(self) -> None:
         """Disconnect; whatever was acknowledged is safe, the rest was never reported as written."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await _close(producer, 5.0)
+
+    async def _refusals(self, failed: Sequence[tuple[Message, BaseException]]) -> list[DeadLetter]:
+        """What is left of those that failed when each has been tried alone."""
+        refused: list[DeadLetter] = []
+        for message, error in failed:
+            left = await self._alone(message, error)
+            if left is not None:
+                refused.append(_refusal(message, left))
+        return refused
 
     async def _send(self, messages: Sequence[Message]) -> list[tuple[Message, BaseException]]:
         """Offer all at once, then wait for all. Returns those that failed on their own account."""

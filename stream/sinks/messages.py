@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from models.base import KINDS
-from stream.records import Alert, Output, RawRecord, Scores, to_json
+from stream.records import Alert, DeadLetter, Output, RawRecord, Scores, to_json
 from stream.settings import TopicSettings
 from stream.sinks.columns import Column, either, fields, numbers, seven_digits, texts, weave
 from stream.sinks.rows import derive
@@ -49,10 +49,15 @@ def _messages(output: Output, topics: TopicSettings, site: str) -> Iterator[Mess
     for alert in output.alerts:
         yield Message(topics.alerts, alert.id.encode(), to_json(alert), _cloud_event(alert, site))
     for letter in output.dead:
-        about = {"error": f"{letter.reason}: {letter.detail}", "reason": letter.reason, "stage": letter.stage}
-        yield _carry(topics.dead_letters, letter.record, about)
+        yield dead_letter(letter, topics)
     for late in output.late:
         yield _carry(topics.late, late.record, {"detail": late.detail})
+
+
+def dead_letter(letter: DeadLetter, topics: TopicSettings) -> Message:
+    """A dead letter: the record as it came, and why in its headers."""
+    about = {"error": f"{letter.reason}: {letter.detail}", "reason": letter.reason, "stage": letter.stage}
+    return _carry(topics.dead_letters, letter.record, about)
 
 
 def _cloud_event(alert: Alert, site: str) -> _Headers:

@@ -169,10 +169,15 @@ def _matrix(flat: Sequence[Any], width: int) -> Float64:
     return np.frombuffer(bytearray(packed), np.float64).reshape(len(flat), width)
 
 
-def encode(asset: str, at_ms: int, values: Mapping[str, float | None]) -> bytes:
-    """A reading as bytes; floats come back to the last bit. NaN becomes null."""
+def encode(
+    asset: str, at_ms: int, values: Mapping[str, float | None], quality: Mapping[str, Quality] | None = None
+) -> bytes:
+    """A reading as bytes; floats come back to the last bit. NaN becomes null; ``quality`` of what is not good."""
     kept = {signal: None if value is None or value != value else value for signal, value in values.items()}
-    return msgspec.json.encode({"asset": asset, "ts": timestamp(at_ms), "values": kept})
+    reading: dict[str, Any] = {"asset": asset, "ts": timestamp(at_ms), "values": kept}
+    if quality:
+        reading["quality"] = quality
+    return msgspec.json.encode(reading)
 
 
 def timestamp(at_ms: int) -> str:
