@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
             room = Path(folder) / str(number)
             room.mkdir()
             budget = Budget(options.rounds, _BUDGET_S if options.only else float("inf"))
+            begun = time.monotonic()
+            print(f"measuring {', '.join(wanted)} ...", file=sys.stderr, flush=True)
             try:
                 results |= measure(wanted, budget, room)
             except Exception as error:  # the other figures are still worth having; the exit status tells
@@ -63,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
                 results |= dict.fromkeys(wanted, Measured(None, f"FAILED: {type(error).__name__}: {error}"))
                 if options.only:
                     raise
+            print(f"    {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     Console(width=None if sys.stdout.isatty() else 160).print(_table(figures, results))
     if options.json:
         records = [_record(figure, results[figure.name]) for figure in figures if figure.name in results]

@@ -126,7 +126,10 @@ def summed(shares: Float64, known: npt.NDArray[np.bool_]) -> tuple[Float64, Floa
     score = np.sqrt(np.where(total > 0, total + missing, 0.0) / shares.shape[1])
     if not everything:
         score[~known.any(axis=1)] = np.nan
-    contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
+    if total.size and total.min() > 0:
+        contributions = np.divide(shares, total[:, None], out=shares)
+    else:
+        contributions = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
     return score, contributions
 
 

@@ -196,7 +196,7 @@ class Recurrence:
             others = [np.zeros((tiles, layer.units, TILE), np.float32) for _ in range(layer.cell.states - 1)]
             held.append([x[:, : layer.units], *others])
             for n, tile in enumerate(held[-1]):
-                lay(arrays[f"state{n}.{number}"][slots], tile)
+                lay(arrays[f"state{n}.{number}"].take(slots, axis=0), tile)
             fed.append(x)
             made.append(np.empty((tiles, len(laid), TILE), np.float32))
             spare.append(np.empty((tiles, layer.units, TILE), np.float32))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from models.base import Float32, Float64
+from models.columns import Columns
 from models.errors import InvalidArtifact, TrainingError
 
 #: Scaled values are clipped here: far outside anything normal, and small enough never to overflow a network.
@@ -23,7 +25,7 @@ _IQR_OF_NORMAL = 1.349
 _RELATIVE_ZERO = 1e-9  # a spread below this share of the value itself is rounding, not movement
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class RobustScaler:
     """``(x - centre) / scale`` with the median and a robust standard deviation of every signal.
 
@@ -72,6 +74,14 @@ class RobustScaler:
         """How many signals it scales."""
         return len(self.centre)
 
+    @cached_property
+    def _centre(self) -> Columns:
+        return Columns(self.centre)
+
+    @cached_property
+    def _scale(self) -> Columns:
+        return Columns(self.scale)
+
     def transform(self, values: npt.NDArray[np.floating[Any]]) -> Float32:
         """(..., signal) in the signals' own units -> (..., signal) float32, scaled, clipped at ``CLIP`` with its sign.
 
@@ -79,17 +89,25 @@ class RobustScaler:
         """
         wide = np.asarray(values, np.float64)
         self._check(wide)
+        rows = np.ascontiguousarray(wide).reshape(-1, self.signals)
+        scaled = np.empty_like(rows)
         with np.errstate(invalid="ignore", over="ignore"):
-            scaled = (wide - self.centre) / self.scale
-        scaled = np.clip(scaled, -CLIP, CLIP) if self.clips else scaled
-        scaled[~np.isfinite(wide)] = np.nan
-        return scaled.astype(np.float32)
+            self._centre(np.subtract, rows, scaled)
+            self._scale(np.divide, scaled, scaled)
+        if self.clips:
+            np.clip(scaled, -CLIP, CLIP, out=scaled)
+        finite = np.isfinite(rows)
+        if not finite.all():
+            scaled[~finite] = np.nan
+        return scaled.astype(np.float32).reshape(wide.shape)
 
     def inverse(self, scaled: npt.NDArray[np.floating[Any]]) -> Float64:
         """(..., signal) scaled -> (..., signal) float64 in the signals' own units (what was clipped stays clipped)."""
         wide = np.asarray(scaled, np.float64)
         self._check(wide)
-        return wide * self.scale + self.centre
+        rows = np.ascontiguousarray(wide).reshape(-1, self.signals)
+        plain = self._scale(np.multiply, rows, np.empty_like(rows))
+        return self._centre(np.add, plain, plain).reshape(wide.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; Python writes and reads floats without losing a bit."""

@@ -23,13 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from models.base import Float32, Float64, Scored
+from models.columns import Columns
 from models.innovation import CLIP, LEVEL, RECENT, Yardstick, summed, view_weights
 from models.tiles import product
 
 _Ints = npt.NDArray[np.integer[Any]]
 _Int64 = npt.NDArray[np.int64]
 #: Rows that are worked on at once: bounds the memory of a burst, and stays in the cache.
-_MOST: Final = 16384
+_MOST: Final = 32768
 #: Beyond this age the weights of an exponential mean sum to 1 in float32.
 _AGES: Final = 512
 #: A state grows by so small a part that what growth leaves over is next to nothing; copying it 32 times costs 2 us.
@@ -119,22 +120,28 @@ class Order:
             return np.asarray((rows + np.arange(len(self.active))[:, None]).ravel(), np.int64)
         return np.asarray(rows[self._rank] + self._step, np.int64)
 
-    def fade(self, held: Float32, keep: Float32, fresh: Float32) -> Float32:
+    def fade(self, held: Float32, keep: Sequence[np.float32], fresh: Sequence[Float32]) -> Float32:
         """Carry exponential means on: each row's is its asset's last one times ``keep``, and its own ``fresh`` part.
 
-        held: (asset, number) before the first row; fresh: (row, number), made the means after each row, in place.
-        Returns what is held after the last rows.
+        held: (asset, number) before the first row, the numbers of each kind of mean one after the other; keep, fresh:
+        of each kind, fresh being (row, number) and made the means after each row, in place. Returns what is held after
+        the last rows.
         """
-        last, faded, after = held, np.empty_like(held), np.empty_like(held)
-        for start, count in zip(self.bounds.tolist(), self.active.tolist(), strict=False):
-            now = fresh[start : start + count]
-            if count < len(last):
-                after[count : len(last)] = last[count:]
-                last, faded = last[:count], faded[:count]
-            np.multiply(last, keep, faded)
-            np.add(now, faded, now)
-            last = now
-        after[: len(last)] = last
+        after, first = np.empty_like(held), 0
+        for share, rows in zip(keep, fresh, strict=True):
+            kind = slice(first, first + rows.shape[1])
+            first = kind.stop
+            last = np.ascontiguousarray(held[:, kind])
+            faded = np.empty_like(last)
+            for start, count in zip(self.bounds.tolist(), self.active.tolist(), strict=False):
+                now = rows[start : start + count]
+                if count < len(last):
+                    after[count : len(last), kind] = last[count:]
+                    last, faded = last[:count], faded[:count]
+                np.multiply(last, share, faded)
+                np.add(now, faded, now)
+                last = now
+            after[: len(last), kind] = last
         return after
 
     def _begins(self, lags: int) -> _Int64:
@@ -151,6 +158,10 @@ def pieces(slots: _Ints, counts: _Ints) -> Iterator[tuple[_Ints, _Ints, _Ints]]:
         for begin in range(0, len(left), _MOST):
             some = left[begin : begin + _MOST]
             yield slots[some], np.minimum(counts[some] - first, longest), starts[some] + first
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @dataclass(slots=True)
@@ -213,16 +224,22 @@ class Stepper:
         self._weights = view_weights(yardstick.usual).astype(np.float32)
         self._whitener = np.ascontiguousarray(yardstick.whitener.T, np.float32)
         rates = [RECENT, RECENT, LEVEL] if apart else [RECENT, LEVEL]
-        self._keep = np.repeat(1 - np.array(rates, np.float32), self._signals)
+        self._keep = list(1 - np.array(rates, np.float32))
+        self._spread = Columns(np.asarray(yardstick.spread, np.float32))
+        self._linear = [Columns(weight) for weight in body.linear]
         # weights of an exponential mean over n rows sum to 1 - (1 - rate) ** n: young assets are not judged too mildly
         left = (1 - LEVEL) ** np.arange(_AGES)
         # sum of the squared weights, which sum to 1 - left
-        self._level_power = np.asarray(LEVEL / (2 - LEVEL) * (1 + left) * (1 - left), np.float32)
-        self._recent_total = np.asarray(1 - (1 - RECENT) ** np.arange(_AGES), np.float32)
+        self._level_power = self._by_age(LEVEL / (2 - LEVEL) * (1 + left) * (1 - left))
+        self._recent_total = self._by_age(1 - (1 - RECENT) ** np.arange(_AGES))
+
+    def _by_age(self, numbers: npt.NDArray[Any]) -> Float32:
+        """(age, signal): a number for each age, once for each signal, so that it is read as rows are."""
+        return np.repeat(numbers.astype(np.float32)[:, None], self._signals, axis=1)
 
     def begin(self, slots: int = 0) -> CarriedState:
         """A state for ``slots`` assets that have shown nothing yet."""
-        shapes = self.body.shapes() | {"past": self.body.linear.shape, "means": self._keep.shape}
+        shapes = self.body.shapes() | {"past": self.body.linear.shape, "means": (len(self._keep) * self._signals,)}
         arrays = {name: np.zeros((slots, *shape), np.float32) for name, shape in shapes.items()}
         return CarriedState(arrays, np.zeros(slots, np.int32))
 
@@ -248,12 +265,16 @@ class Stepper:
         """
         parts = [self._piece(state, *piece, rows) for piece in pieces(slots, counts)]
         scored = [summed(self._shares(seen).astype(np.float64), seen.known) for seen in parts]
-        place = np.concatenate([seen.take for seen in parts])
-        score, contributions = np.empty(len(rows)), np.empty(rows.shape)
-        expected = np.empty(rows.shape, np.float32)
-        score[place] = np.concatenate([own for own, _ in scored])
-        contributions[place] = np.concatenate([shares for _, shares in scored])
-        expected[place] = np.concatenate([seen.expected for seen in parts])
+        place = np.empty(len(rows), np.int64)  # of each row of the batch among those that were scored
+        place[_joined([seen.take for seen in parts])] = np.arange(len(rows))
+        score, contributions, expected = (
+            _joined(held).take(place, axis=0)
+            for held in (
+                [own for own, _ in scored],
+                [shares for _, shares in scored],
+                [seen.expected for seen in parts],
+            )
+        )
         return Scored(score, contributions, expected, np.broadcast_to(self.yardstick.spread, expected.shape))
 
     def _shares(self, seen: _Seen) -> Float32:
@@ -284,14 +305,15 @@ class Stepper:
     def _piece(self, state: CarriedState, slots: _Ints, counts: _Ints, starts: _Ints, rows: Float32) -> _Seen:
         """Take rows ``starts`` to ``starts + counts`` of each asset."""
         order = Order(slots, counts, starts)
-        given = rows[order.take]
+        given = rows.take(order.take, axis=0)
         past, lags = state.arrays["past"], len(self.body.linear)
-        known = order.after(past[order.slots], given)
+        known = order.after(past.take(order.slots, axis=0), given)
         if np.isnan(given).any():
             order.fill(known, lags)  # a missing value is read as the last one known, 0 at first
         foretold = self.body.walk(state.arrays, order, known[lags * len(slots) :])
-        for lag, weight in enumerate(self.body.linear):
-            foretold += order.before(known, lags, lags - lag) * weight
+        weighed = np.empty_like(foretold)
+        for lag, weigh in enumerate(self._linear):
+            foretold += weigh(np.multiply, order.before(known, lags, lags - lag), weighed)
         past[order.slots] = order.newest(known, lags)
         seen = order.ages(state.rows[order.slots])
         state.rows[order.slots] += order.counts.astype(state.rows.dtype)
@@ -310,26 +332,30 @@ class Stepper:
         seen: _Int64,
     ) -> tuple[tuple[Float32, Float32], list[Float32], tuple[Float32, Float32]]:
         """Take innovations (row, signal) into the carried means; newest, recent and level as in ``_Seen``."""
-        signals = innovations.shape[1]
-        z = innovations / self.yardstick.spread
+        z = self._spread(np.divide, innovations, innovations)
         np.clip(z, -CLIP, CLIP, out=z)
         if not there.all():
             z[~there] = 0
         whitened = product(self._whitener, z)
-        powers = (z * z, whitened * whitened)
-        means = np.empty((len(z), len(self._keep)), np.float32)
+        powers = (z * z, np.multiply(whitened, whitened, out=whitened))
         if self._apart:
-            np.multiply(powers[0], np.float32(RECENT), out=means[:, :signals])
-            np.multiply(powers[1], np.float32(RECENT), out=means[:, signals:-signals])
+            recents = [power * np.float32(RECENT) for power in powers]
         else:
-            np.multiply(powers[0], np.float32(RECENT) * self._weights[0, 1], out=means[:, :signals])
-            means[:, :signals] += powers[1] * (np.float32(RECENT) * self._weights[1, 1])
-        np.multiply(z, np.float32(LEVEL), out=means[:, -signals:])
-        state.arrays["means"][order.slots] = order.fade(state.arrays["means"][order.slots], self._keep, means)
-        ages = np.clip(seen, 1, _AGES - 1) if seen.min() < _AGES else np.array([_AGES - 1])
-        total, squared = self._recent_total[ages][:, None], self._level_power[ages][:, None]
-        level = means[:, -signals:]
+            recents = [powers[0] * (np.float32(RECENT) * self._weights[0, 1])]
+            recents[0] += powers[1] * (np.float32(RECENT) * self._weights[1, 1])
+        level = np.multiply(z, np.float32(LEVEL), out=z)
+        held = state.arrays["means"].take(order.slots, axis=0)
+        state.arrays["means"][order.slots] = order.fade(held, self._keep, (*recents, level))
         # the mean of what is whitened is the whitened mean: one of them is enough to carry
-        levels = (level * level / squared, product(self._whitener, level) ** 2 / squared)
-        recents = [means[:, at : at + signals] / total for at in range(0, len(self._keep) - signals, signals)]
+        levels = (level * level, product(self._whitener, level))
+        np.multiply(levels[1], levels[1], out=levels[1])
+        if seen.min() < _AGES - 1:
+            ages = np.clip(seen, 1, _AGES - 1)
+            total, squared = self._recent_total.take(ages, axis=0), self._level_power.take(ages, axis=0)
+        else:
+            total, squared = self._recent_total[-1, 0], self._level_power[-1, 0]
+        for part in levels:
+            np.divide(part, squared, out=part)
+        for part in recents:
+            np.divide(part, total, out=part)
         return powers, recents, levels

@@ -45,7 +45,9 @@ def product(weights: Float32, rows: Float32) -> Float32:
     """(out, in) times each of (row, in): (row, out), a row's bits the same in any company and place."""
     if len(weights) == 1:  # BLAS has other kernels for a single row, which mind a column's place
         return product(np.repeat(weights, 2, axis=0), rows)[:, :1]
-    tiles = np.zeros((-(-len(rows) // LANES), rows.shape[1], TILE), np.float32)
+    tiles = np.empty((-(-len(rows) // LANES), rows.shape[1], TILE), np.float32)
+    if _EDGE or len(rows) % LANES:
+        tiles[:] = 0
     lay(rows, tiles)
     out = np.empty((len(rows), len(weights)), np.float32)
     unlay(np.matmul(weights, tiles), out)

@@ -120,19 +120,17 @@ class Walker:
         errors = given - expected
         errors[~there | (seen < LAGS)[:, None]] = 0
         white = product(self.whitener, errors)
-        signals = white.shape[1]
-        means = np.concatenate([_POWER * white * white, _LEVEL * white], axis=1)
-        keep = np.repeat(np.array([1 - _POWER, 1 - _LEVEL], np.float32), signals)
+        powers, levels = _POWER * white * white, _LEVEL * white
         held = state.arrays["means"]
-        held[order.slots] = order.fade(held[order.slots], keep, means)
+        held[order.slots] = order.fade(held.take(order.slots, axis=0), (1 - _POWER, 1 - _LEVEL), (powers, levels))
 
         judged = (
             np.arange(len(given)) if not newest else np.asarray(order.bounds[order.counts - 1] + np.arange(len(slots)))
         )
         # an exponential mean over n rows weighs 1 - (1 - rate) ** n in all: young assets are not judged too mildly
         age = np.maximum(seen[judged] - LAGS + 1, 1)[:, None].astype(np.float64)
-        power = means[judged, :signals] / (1 - (1 - float(_POWER)) ** age) / self.usual[0]
-        level = (means[judged, signals:] / (1 - (1 - float(_LEVEL)) ** age)) ** 2 / self.usual[1]
+        power = powers[judged] / (1 - (1 - float(_POWER)) ** age) / self.usual[0]
+        level = (levels[judged] / (1 - (1 - float(_LEVEL)) ** age)) ** 2 / self.usual[1]
         far, unlike = self._memory(order, known, back, judged)
         members = np.stack([np.sqrt(power.mean(axis=1)), np.sqrt(level.max(axis=1)), far.astype(np.float64)], axis=1)
         shares = np.stack([_shares(power), _shares(level), unlike]).astype(np.float32)

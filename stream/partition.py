@@ -6,154 +6,18 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream.decide import DecisionState, Identity, Rules, standing
-from stream.grid import Filler, Grid
+from stream.decide import standing
+from stream.lane import Lane, LaneKey
 from stream.limits import Limits
 from stream.presence import Presence
-from stream.records import Alert, Bool, Float64, Int32, Int64
+from stream.records import Alert, Bool, Int64
 from stream.reorder import Reorder, Rows, joined
-from stream.settings import DetectorSettings
 from stream.skew import Skew
-from stream.state import BESIDE, MOST_ASSETS, Array, Block, Events, Image, LaneRows, Meta
-from stream.window import NEVER, WindowState, room_for
-
-if TYPE_CHECKING:
-    from models.artifact import Artifact
-
-LaneKey = tuple[str, int]
-
-
-@dataclass(slots=True)
-class Lane:
-    """One model at work on the assets of one partition.
-
-    slots    index of an asset within the lane, by its index in the partition; -1 where the lane does not watch it
-    longest_ms   after a longer pause an asset's window begins anew
-    windows  what it remembers of readings, or None where it carries a state
-    carried  that state
-    factors  by slot, what labels multiply the threshold by, where that is not 1
-    grid, filler   what puts readings on the detector's period, where the plan says so
-    """
-
-    detector: str
-    settings: DetectorSettings
-    artifact: Artifact
-    columns: Int64
-    rules: Rules
-    identity: Identity
-    longest_ms: int
-    windows: WindowState | None
-    carried: Any = None
-    grid: Grid | None = None
-    filler: Filler | None = None
-    decisions: DecisionState = field(default_factory=DecisionState)
-    factors: dict[int, float] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
-    free: list[int] = field(default_factory=list)
-    slots: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
-
-    def admit(self, index: int, name: str) -> None:
-        """Watch the asset that the partition knows by ``index``."""
-        if index >= len(self.slots):
-            slots = np.full(room_for(index + 1, len(self.slots)), -1, dtype=np.int32)
-            slots[: len(self.slots)] = self.slots
-            self.slots = slots
-        if self.free:
-            slot = heapq.heappop(self.free)
-            self.names[slot] = name
-        else:
-            slot = len(self.names)
-            self.names.append(name)
-        self.slots[index] = slot
-
-    def dismiss(self, index: int) -> None:
-        """Forget an asset; its slot goes to another."""
-        slot = int(self.slots[index])
-        self.slots[index] = -1
-        self.names[slot] = ""
-        heapq.heappush(self.free, slot)
-        self.decisions.episodes.pop(slot, None)
-        self.factors.pop(slot, None)
-        self._grow(slot + 1)
-        for memory in self._memories():
-            memory.reset(np.array([slot], dtype=np.int64))
-
-    def move(self, index: int, factor: float) -> None:
-        """Multiply the threshold of an asset, which the partition knows by ``index``."""
-        slot = int(self.slots[index])
-        if factor == 1.0:
-            self.factors.pop(slot, None)
-        else:
-            self.factors[slot] = factor
-
-    def moved_at(self, slots: Int32) -> Float64 | None:
-        """(row,) what each row's threshold is multiplied by; None where it is 1 everywhere."""
-        if not self.factors:
-            return None
-        factors: Float64 = np.ones(len(slots))
-        for slot, factor in self.factors.items():
-            factors[slots == slot] = factor
-        return factors
-
-    def slots_of(self, assets: Int32) -> Int32:
-        """The lane's slot of each asset; -1 where it does not watch it."""
-        known = assets < len(self.slots)
-        return np.where(known, self.slots[np.where(known, assets, 0)], -1).astype(np.int32)
-
-    def take(self, start: int, stop: int) -> LaneRows | None:
-        """A copy of what is remembered of the assets with these indices; None if none of them is watched."""
-        held = self.slots[start:stop]
-        places = np.flatnonzero(held >= 0).astype(np.int32)
-        if not len(places):
-            return None
-        slots = held[places].astype(np.int64)
-        self._grow(int(slots.max()) + 1)
-        episodes = self.decisions.episodes
-        open_ones = {
-            place: replace(episodes[slot])
-            for place, slot in zip(places.tolist(), slots.tolist(), strict=True)
-            if slot in episodes
-        }
-        arrays = {name: array[slots] for name, array in self._arrays().items()}
-        return LaneRows(self.detector, self.artifact.version, places, arrays, open_ones)
-
-    def put(self, indices: Int64, held: LaneRows, rows: Int64) -> bool:
-        """Take over what ``held`` has in ``rows`` of the assets ``indices``. False if it is of another shape."""
-        slots = self.slots[indices].astype(np.int64)
-        self._grow(int(slots.max()) + 1)
-        mine = self._arrays()
-        if mine.keys() != {name for name in held.arrays if not name.startswith(BESIDE)} or any(
-            array.shape[1:] != held.arrays[name].shape[1:] or array.dtype != held.arrays[name].dtype
-            for name, array in mine.items()
-        ):
-            return False
-        if (held.arrays["rows"][rows] < 0).any():
-            return False
-        for name, array in mine.items():
-            array[slots] = held.arrays[name][rows]
-        return True
-
-    def _memories(self) -> list[Any]:
-        return [held for held in (self.windows or self.carried, self.grid, self.filler) if held is not None]
-
-    def _grow(self, slots: int) -> None:
-        for memory in self._memories():
-            memory.grow(slots)
-
-    def _arrays(self) -> dict[str, Array]:
-        arrays: dict[str, Array] = {}
-        if self.windows is not None:
-            arrays |= {"history": self.windows.history, "rows": self.windows.rows}
-        else:
-            arrays |= {"rows": self.carried.rows}
-            arrays |= {f"carried.{name}": array for name, array in self.carried.arrays.items()}
-        for beside in (self.grid, self.filler):
-            arrays |= {} if beside is None else beside.arrays()
-        return arrays
+from stream.state import MOST_ASSETS, Array, Block, Events, Image, LaneRows, Meta
+from stream.window import NEVER, room_for
 
 
 @dataclass(slots=True)

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
 
-from models.base import Float32, Scored, UInt8
+from models.base import UInt8
 from stream.actions import ON_ALERTS, Action
 from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
-from stream.decide import Identity, Opinion, Rules, decide, standing
+from stream.decide import standing
 from stream.decode import Decoder
 from stream.desk import Desk
-from stream.grid import Cells, Filler, Grid
 from stream.hear import heed_label, move, open_in, operate, retell
-from stream.heat import heat_maps
+from stream.judge import Judged, Sitting, inspect, judge, watch
 from stream.labels import Label
-from stream.partition import Lane, Partition, Restored
+from stream.lane import Lane, open_lane
+from stream.partition import Partition, Restored
 from stream.records import (
     Alert,
-    Bool,
     DeadLetter,
     Fetched,
     Float64,
@@ -43,14 +42,11 @@ from stream.records import (
     Readings,
     Record,
     Scores,
-    Windows,
 )
 from stream.reorder import Rows
-from stream.score import carry, score
-from stream.settings import DetectorSettings, Plan
+from stream.settings import Plan
 from stream.sources.json import encode, timestamp
 from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Image, Meta
-from stream.window import WindowState, runs, window
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
@@ -150,11 +146,11 @@ class Pipeline:
         """The partition's stream has ended: judge what was held back for readings that might still have come."""
         state = self._of(partition)
         output = self._judge(state, drain(state), (), Counter())
-        stage_s: dict[str, float] = defaultdict(float)
+        sitting = Sitting(self._clock, self._factors)
         scores, alerts = list(output.scores), list(output.alerts)
         for lane in state.lanes.values():
             cells = None if lane.grid is None else lane.grid.drain()
-            result = None if cells is None or not len(cells.slot) else self._score(lane, cells, stage_s)
+            result = None if cells is None or not len(cells.slot) else judge(lane, cells, sitting)
             if result:
                 scores.append(result[0])
                 alerts += result[1]
@@ -170,24 +166,25 @@ class Pipeline:
         pictures: Mapping[int, UInt8] = MappingProxyType({}),
     ) -> Output:
         """Let every lane judge what has arrived for it."""
-        rows, fresh, stage_s = found.rows, found.fresh, defaultdict[str, float](float)
+        rows, fresh, sitting = found.rows, found.fresh, Sitting(self._clock, self._factors)
         assets = rows.asset[fresh]
         counts["unwatched"] = int((~state.watched[assets]).sum())
         scores: list[Scores] = []
         alerts = list(found.alerts)
         dead: list[DeadLetter] = []
-        result: tuple[Scores, list[Alert]] | None
+        result: Judged | None
         for lane in state.lanes.values():
-            slots = lane.slots_of(assets)
+            slots, chosen, pause_ms = lane.slots_of(assets), fresh, found.pause_ms
             mine = slots >= 0
-            chosen = fresh[mine]
+            if not mine.all():
+                slots, chosen, pause_ms = slots[mine], chosen[mine], pause_ms[mine]
             if not len(chosen):
                 continue
             try:
                 if lane.artifact.inspects:
-                    result = self._inspect(lane, slots[mine], chosen, rows, pictures, stage_s)
+                    result = inspect(lane, slots, chosen, rows, pictures, sitting)
                 else:
-                    result = self._watch(lane, slots[mine], chosen, found.pause_ms[mine], rows, stage_s)
+                    result = watch(lane, slots, chosen, pause_ms, rows, sitting)
             except Exception as error:  # one broken model must not stop the others, nor lose what it was given
                 _log.exception("detector %s failed on %d readings", lane.detector, len(chosen))
                 reason = f"detector {lane.detector}: {type(error).__name__}: {error}"
@@ -199,7 +196,11 @@ class Pipeline:
                 alerts += result[1]
         alerts.sort(key=lambda alert: (alert.last_seen, alert.id, alert.sequence))
         return Output(
-            scores=tuple(scores), alerts=tuple(alerts), dead=tuple(dead), counts=dict(counts), stage_s=dict(stage_s)
+            scores=tuple(scores),
+            alerts=tuple(alerts),
+            dead=tuple(dead),
+            counts=dict(counts),
+            stage_s=dict(sitting.stage_s),
         )
 
     def keep_only(self, partitions: set[int]) -> None:
@@ -366,119 +367,20 @@ class Pipeline:
             if artifact is None:
                 continue
             key = (detector, id(artifact))
-            lane = state.lanes.get(key) or self._lane(detector, settings, artifact)
+            lane = state.lanes.get(key)
+            if lane is None:
+                column = {signal: place for place, signal in enumerate(self._decoder.signals)}
+                lane = open_lane(
+                    detector,
+                    settings,
+                    artifact,
+                    site=self._plan.site,
+                    column=column,
+                    evict_after_ms=self._evict_after_ms,
+                )
             state.watch(index, key, lane)
             lane.move(index, self.desk.factor(detector, name, artifact.version))
         self._arrivals.admit(state, index)
-
-    def _lane(self, detector: str, settings: DetectorSettings, artifact: Artifact) -> Lane:
-        column = {signal: index for index, signal in enumerate(self._decoder.signals)}
-        stepper = artifact.stepper
-        gap_ms = longest_gap_ms(settings, artifact)
-        longest_ms = self._evict_after_ms if gap_ms is None else gap_ms
-        period_ms, gaps, signals = artifact.period_s * 1000, settings.gaps, len(artifact.signals)
-        return Lane(
-            detector=detector,
-            settings=settings,
-            artifact=artifact,
-            columns=np.array([column[signal] for signal in artifact.signals], dtype=np.int64),
-            rules=rules_of(settings, artifact),
-            identity=Identity(self._plan.site, detector, settings.kind, artifact.version, artifact.class_names),
-            longest_ms=longest_ms,
-            windows=None if stepper else WindowState(artifact.window, signals),
-            carried=stepper.begin() if stepper else None,
-            grid=Grid(period_ms, longest_ms, signals) if gaps.grid else None,
-            filler=Filler(period_ms, longest_ms, gaps.policy == "interpolate", signals) if gaps.fills else None,
-        )
-
-    def _watch(
-        self, lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, rows: Rows, stage_s: dict[str, float]
-    ) -> tuple[Scores, list[Alert]] | None:
-        """Judge ``chosen`` of ``rows`` with one lane: sorted by asset and time."""
-        # A lane's slots follow the order of arrival of its assets; the window stage wants them ascending.
-        ascending = np.argsort(slots, kind="stable")
-        slots, chosen = slots[ascending], chosen[ascending]
-        values = rows.values[np.ix_(chosen, lane.columns)]
-        cells = Cells(slots, rows.at_ms[chosen], values, pause_ms[ascending])
-        if lane.grid is not None:
-            cells = lane.grid.put(cells.slot, cells.at_ms, cells.values)
-            if not len(cells.slot):
-                return None
-        return self._score(lane, cells, stage_s)
-
-    def _score(self, lane: Lane, cells: Cells, stage_s: dict[str, float]) -> tuple[Scores, list[Alert]] | None:
-        """Window, score and decide for one lane."""
-        started = self._clock()
-        slots, paused = cells.slot, cells.pause_ms > lane.longest_ms
-        scaled = lane.artifact.scaler.transform(cells.values)
-        of: Int64 | None = None  # the cell of each row, if some rows only fill a gap
-        if lane.filler is not None:
-            of, real, scaled = lane.filler.fill(slots, scaled, cells.pause_ms)
-            slots, paused = slots[of], paused[of] & real
-        stepper = lane.artifact.stepper
-        if lane.windows is not None:
-            windows = window(lane.windows, slots, scaled, hop=lane.settings.hop, paused=paused)
-            due = windows.row
-            if of is not None:
-                judged = real[due]
-                windows = Windows(windows.length, windows.flat, windows.end[judged], due[judged])
-                due = windows.row
-        else:
-            lane.carried.grow(int(slots[-1]) + 1)
-            found = runs(lane.carried.rows, slots, paused)
-            due = found.due(lane.artifact.window, lane.settings.hop)
-            due = due if of is None else due[real[due]]
-        windowed = self._clock()
-        stage_s["window"] += windowed - started
-        if stepper is not None:
-            times = cells.at_ms if of is None else cells.at_ms[of]
-            scored = carry(stepper, lane.carried, found, scaled, times, due)
-        elif len(due):
-            scored = score(lane.artifact.detector, windows)
-        done = self._clock()
-        stage_s["score"] += done - windowed
-        if not len(due):
-            return None
-        due = due if of is None else of[due]
-        evidence = self._evidence(lane, due, scored, cells.slot, cells.at_ms, cells.values)
-        judged_slots = cells.slot[due]
-        opinion = Opinion(scored.classes)
-        factors = self._factors(lane, judged_slots, evidence.values)
-        anomalous, alerts = decide(
-            lane.decisions, lane.rules, lane.identity, judged_slots, lane.names, evidence, opinion, factors
-        )
-        stage_s["decide"] += self._clock() - done
-        return _decided(evidence, anomalous, factors), alerts
-
-    def _inspect(
-        self, lane: Lane, slots: Int32, chosen: Int64, rows: Rows, held: Mapping[int, UInt8], stage_s: dict[str, float]
-    ) -> tuple[Scores, list[Alert]]:
-        """Score and decide for one lane whose readings are pictures: each is a window of its own."""
-        started = self._clock()
-        ascending = np.argsort(slots, kind="stable")
-        slots, chosen = slots[ascending], chosen[ascending]
-        pictures = [held[record] for record in rows.record[chosen].tolist()]
-        inspector: Any = lane.artifact.detector
-        scored: Scored = inspector.score(pictures)
-        done = self._clock()
-        stage_s["score"] += done - started
-        at_ms = rows.at_ms[chosen]
-        values = rows.values[np.ix_(chosen, lane.columns)]
-        evidence = self._evidence(lane, np.arange(len(chosen)), scored, slots, at_ms, values)
-        heat = heat_maps(scored, at_ms, [picture.shape for picture in pictures], lane.rules.threshold)
-        factors = self._factors(lane, slots, values)
-        anomalous, alerts = decide(
-            lane.decisions,
-            lane.rules,
-            lane.identity,
-            slots,
-            lane.names,
-            evidence,
-            Opinion(scored.classes, heat),
-            factors,
-        )
-        stage_s["decide"] += self._clock() - done
-        return _decided(evidence, anomalous, factors), alerts
 
     def _factors(self, lane: Lane, slots: Int32, values: Float64) -> Float64 | None:
         """What each row's threshold is multiplied by, for labels and modes; None where nothing moves it."""
@@ -498,29 +400,6 @@ class Pipeline:
             low, high = (-np.inf if mode.low is None else mode.low), (np.inf if mode.high is None else mode.high)
             factors[np.isin(slots, concerned) & (column >= low) & (column <= high)] *= mode.weight
         return factors
-
-    def _evidence(self, lane: Lane, rows: Int64, scored: Scored, slots: Int32, at_ms: Int64, values: Float64) -> Scores:
-        """``rows`` (judged,): which of the lane's readings ``scored`` is about."""
-        present = np.unique(slots[rows])
-        scaler = lane.artifact.scaler
-        nothing: Bool = np.zeros(len(rows), dtype=bool)
-        return Scores(
-            detector=lane.detector,
-            kind=lane.settings.kind,
-            model_version=lane.artifact.version,
-            names=tuple(lane.names[slot] for slot in present.tolist()),
-            asset=np.searchsorted(present, slots[rows]).astype(np.int32),
-            at_ms=at_ms[rows],
-            score=scored.score,
-            threshold=np.full(len(rows), lane.rules.threshold),
-            anomalous=nothing,
-            signals=lane.artifact.signals,
-            values=values[rows],
-            contributions=scored.contributions,
-            expected=None if scored.expected is None else scaler.inverse(scored.expected),
-            spread=None if scored.spread is None else _unscale(scored.spread, scaler.scale),
-            verdict=np.zeros(len(rows), dtype=np.uint8) if scored.kind is None else scored.kind,
-        )
 
     def _failed(
         self, state: Partition, rows: Rows, chosen: Int64, records: Sequence[RawRecord], reason: str
@@ -558,14 +437,6 @@ class Pipeline:
         ]
 
 
-def _decided(evidence: Scores, anomalous: Bool, factors: Float64 | None) -> Scores:
-    """Scores with what was decided, and with the thresholds that it was decided by."""
-    if factors is None:
-        return replace(evidence, anomalous=anomalous)
-    threshold = evidence.threshold * np.where(np.isnan(factors), 1.0, factors)
-    return replace(evidence, anomalous=anomalous, threshold=threshold)
-
-
 def _once(readings: Readings, rows: Int64, records: Sequence[RawRecord]) -> list[tuple[int, int]]:
     """The records that ``rows`` came in, each with its first of them: a frame is handed on once."""
     first: dict[int, int] = {}
@@ -590,35 +461,3 @@ def block_size(shelf: Shelf, lateness_s: float = 0.0) -> int:
     while size > 1 and size * each > BLOCK_BYTES:
         size //= 2
     return size
-
-
-def rules_of(settings: DetectorSettings, artifact: Artifact) -> Rules:
-    """The rules of a detector in the plan, with the threshold of its artifact unless the plan says one."""
-    threshold = settings.threshold
-    if threshold is None:
-        threshold = artifact.threshold(settings.false_alarms_per_day)
-    return Rules(
-        threshold=threshold,
-        on_delay_ms=milliseconds(settings.on_delay_s),
-        off_delay_ms=milliseconds(settings.off_delay_s),
-        deadband=settings.deadband,
-        update_every_ms=milliseconds(settings.update_every_s),
-        major_at=settings.major_at,
-        critical_at=settings.critical_at,
-        escalate_after_ms=milliseconds(settings.escalate_after_s),
-        re_alarm_after_ms=milliseconds(settings.re_alarm_after_s),
-    )
-
-
-def longest_gap_ms(settings: DetectorSettings, artifact: Artifact) -> int | None:
-    """The longest pause that leaves a window in one piece; None if any does. Default: five periods of the model."""
-    if settings.gaps.policy == "keep" or getattr(artifact.detector, "outlives_gaps", False):
-        return None
-    seconds = settings.gaps.longer_than_s
-    longest_ms = milliseconds(5 * artifact.period_s if seconds is None else seconds)
-    # nothing real would be left in a window that is filled for longer than it is
-    return min(longest_ms, milliseconds(artifact.window * artifact.period_s)) if settings.gaps.fills else longest_ms
-
-
-def _unscale(spread: Float32, scale: Float64) -> Float64:
-    return spread.astype(np.float64) * scale

@@ -13,7 +13,7 @@ from figures.figure import Budget, Cost, Figure, Lost, Measured, interleave, mid
 from figures.plant import Fleet, as_records, plan_for, write_artifact
 from stream.pipeline import Pipeline
 from stream.shelf import Shelf
-from stream.worker import calm_collector
+from stream.worker import calm_collector, keep_memory
 
 FIGURES: Final = (
     Figure("asset_bytes_lstm_32", "arrays an asset, LSTM 32, 10,000 assets", "B", 512, lower=True),
@@ -98,6 +98,7 @@ def _flatness(folder: Path, budget: Budget) -> Measured:
     for job in jobs.values():
         job()
     calm_collector()  # as the worker does
+    keep_memory()
     costs, rounds = interleave(jobs, budget)
     each = {size: middle(held) for size, held in costs.items()}
     note = ", ".join(f"{size}: {1e6 * cost.cpu_s:.1f}" for size, cost in each.items())

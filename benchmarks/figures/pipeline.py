@@ -20,7 +20,7 @@ from models.artifact import Artifact
 from stream.pipeline import Pipeline
 from stream.score import CHUNK
 from stream.shelf import Shelf
-from stream.worker import calm_collector
+from stream.worker import calm_collector, keep_memory
 
 FIGURES: Final = (
     Figure("pipeline_vs_model_windowed_64", "pipeline / bare batched LSTM 2x64, windowed", "ratio", 0.90, 0.95),
@@ -216,6 +216,7 @@ def measure(wanted: Collection[str], budget: Budget, folder: Path) -> dict[str, 
     if "pipeline_vs_predict" in names:
         jobs["predict"] = _each(Naive(lines["64"].artifact).turn, _NAIVE)
     calm_collector()  # as the worker does
+    keep_memory()
     costs, rounds = interleave(jobs, budget)
 
     for name in names:

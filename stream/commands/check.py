@@ -16,7 +16,7 @@ from stream.commands.console import plain
 from stream.commands.sample import inspect
 from stream.decode import Decoder
 from stream.errors import ConfigError, StreamError
-from stream.pipeline import longest_gap_ms, rules_of
+from stream.lane import longest_gap_ms, rules_of
 from stream.settings import (
     DetectorSettings,
     KafkaSettings,

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from stream.decide import DecisionState, Identity, Rules, decide
-from stream.pipeline import Shelf, rules_of
+from stream.lane import rules_of
+from stream.pipeline import Shelf
 from stream.records import Alert, Scores
 from stream.report.outcome import Trial, incidents_of
 from stream.settings import Plan

@@ -1,0 +1,184 @@
+"""What one lane makes of its assets' readings: window, score and decide, one after the other.
+
+Rows come sorted by asset, and by time within an asset. Where a batch's rows are all there is to judge, which is how it
+mostly is, arrays go on as they are, not gathered anew.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.base import Scored, UInt8
+from stream.decide import Opinion, decide
+from stream.grid import Cells
+from stream.heat import heat_maps
+from stream.lane import Lane
+from stream.records import Alert, Bool, Float32, Float64, Int32, Int64, Scores, Windows
+from stream.reorder import Rows
+from stream.score import carry, score
+from stream.window import firsts, runs, window
+
+Judged = tuple[Scores, list[Alert]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """What a batch is judged with.
+
+    clock    what the time is taken with
+    factors  given a lane, the slots and the values of rows: what each row's threshold is multiplied by; None: nothing
+    stage_s  the seconds that each stage took, added up
+    """
+
+    clock: Callable[[], float]
+    factors: Callable[[Lane, Int32, Float64], Float64 | None]
+    stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def watch(lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, rows: Rows, sitting: Sitting) -> Judged | None:
+    """Judge ``chosen`` of ``rows``, which are sorted by asset and time.
+
+    slots, pause_ms  (chosen,) the lane's slot of each, and the time since its asset's row before
+    """
+    slots, chosen, pause_ms = _ascending(slots, chosen, pause_ms)
+    cells = Cells(slots, rows.at_ms[chosen], _values(lane, rows, chosen), pause_ms)
+    if lane.grid is not None:
+        cells = lane.grid.put(cells.slot, cells.at_ms, cells.values)
+        if not len(cells.slot):
+            return None
+    return judge(lane, cells, sitting)
+
+
+def judge(lane: Lane, cells: Cells, sitting: Sitting) -> Judged | None:
+    """Window, score and decide; None where nothing is due."""
+    clock, stage_s = sitting.clock, sitting.stage_s
+    started = clock()
+    slots, paused = cells.slot, cells.pause_ms > lane.longest_ms
+    scaled = lane.artifact.scaler.transform(cells.values)
+    of: Int64 | None = None  # the cell of each row, if some rows only fill a gap
+    if lane.filler is not None:
+        of, real, scaled = lane.filler.fill(slots, scaled, cells.pause_ms)
+        slots, paused = slots[of], paused[of] & real
+    stepper = lane.artifact.stepper
+    if lane.windows is not None:
+        windows = window(lane.windows, slots, scaled, hop=lane.settings.hop, paused=paused)
+        due = windows.row
+        if of is not None:
+            judged = real[due]
+            windows = Windows(windows.length, windows.flat, windows.end[judged], due[judged])
+            due = windows.row
+    else:
+        lane.carried.grow(int(slots[-1]) + 1)
+        found = runs(lane.carried.rows, slots, paused)
+        due = found.due(lane.artifact.window, lane.settings.hop)
+        due = due if of is None else due[real[due]]
+    windowed = clock()
+    stage_s["window"] += windowed - started
+    if stepper is not None:
+        times = cells.at_ms if of is None else cells.at_ms[of]
+        scored = carry(stepper, lane.carried, found, scaled, times, due)
+    elif len(due):
+        scored = score(lane.artifact.detector, windows)
+    done = clock()
+    stage_s["score"] += done - windowed
+    if not len(due):
+        return None
+    due = due if of is None else of[due]
+    judged_slots, at_ms, values = cells.slot, cells.at_ms, cells.values
+    if len(due) < len(judged_slots):
+        judged_slots, at_ms, values = judged_slots[due], at_ms[due], values[due]
+    result = _decided(lane, scored, judged_slots, at_ms, values, Opinion(scored.classes), sitting)
+    stage_s["decide"] += clock() - done
+    return result
+
+
+def inspect(
+    lane: Lane,
+    slots: Int32,
+    chosen: Int64,
+    rows: Rows,
+    held: Mapping[int, UInt8],
+    sitting: Sitting,
+) -> Judged:
+    """Score and decide where readings are pictures: each is a window of its own. ``held``: them, by their record."""
+    clock, stage_s = sitting.clock, sitting.stage_s
+    started = clock()
+    slots, chosen = _ascending(slots, chosen)
+    pictures = [held[record] for record in rows.record[chosen].tolist()]
+    inspector: Any = lane.artifact.detector
+    scored: Scored = inspector.score(pictures)
+    done = clock()
+    stage_s["score"] += done - started
+    at_ms = rows.at_ms[chosen]
+    heat = heat_maps(scored, at_ms, [picture.shape for picture in pictures], lane.rules.threshold)
+    opinion = Opinion(scored.classes, heat)
+    result = _decided(lane, scored, slots, at_ms, _values(lane, rows, chosen), opinion, sitting)
+    stage_s["decide"] += clock() - done
+    return result
+
+
+def _ascending(slots: Int32, *others: npt.NDArray[Any]) -> list[Any]:
+    """A lane's slots follow the order of arrival of its assets; the window stage wants them ascending."""
+    if (slots[1:] >= slots[:-1]).all():
+        return [slots, *others]
+    order = np.argsort(slots, kind="stable")
+    return [held[order] for held in (slots, *others)]
+
+
+def _values(lane: Lane, rows: Rows, chosen: Int64) -> Float64:
+    """The lane's columns of some rows."""
+    values = rows.values.take(chosen, axis=0)
+    return values if lane.all_columns else values.take(lane.columns, axis=1)
+
+
+def _decided(
+    lane: Lane, scored: Scored, slots: Int32, at_ms: Int64, values: Float64, opinion: Opinion, sitting: Sitting
+) -> Judged:
+    """What was said of rows as ``Scores``, with the thresholds that it was decided by, and the alerts that it leads to.
+
+    slots  (row,) ascending
+    """
+    evidence = _evidence(lane, scored, slots, at_ms, values)
+    factors = sitting.factors(lane, slots, values)
+    anomalous, alerts = decide(lane.decisions, lane.rules, lane.identity, slots, lane.names, evidence, opinion, factors)
+    if factors is None:
+        return replace(evidence, anomalous=anomalous), alerts
+    threshold = evidence.threshold * np.where(np.isnan(factors), 1.0, factors)
+    return replace(evidence, anomalous=anomalous, threshold=threshold), alerts
+
+
+def _evidence(lane: Lane, scored: Scored, slots: Int32, at_ms: Int64, values: Float64) -> Scores:
+    first = firsts(slots)
+    scaler = lane.artifact.scaler
+    nothing: Bool = np.zeros(len(slots), dtype=bool)
+    return Scores(
+        detector=lane.detector,
+        kind=lane.settings.kind,
+        model_version=lane.artifact.version,
+        names=tuple([lane.names[slot] for slot in slots[first].tolist()]),
+        asset=np.cumsum(first, dtype=np.int32) - np.int32(1),
+        at_ms=at_ms,
+        score=scored.score,
+        threshold=np.full(len(slots), lane.rules.threshold),
+        anomalous=nothing,
+        signals=lane.artifact.signals,
+        values=values,
+        contributions=scored.contributions,
+        expected=None if scored.expected is None else scaler.inverse(scored.expected),
+        spread=None if scored.spread is None else _unscale(scored.spread, scaler.scale),
+        verdict=np.zeros(len(slots), dtype=np.uint8) if scored.kind is None else scored.kind,
+    )
+
+
+def _unscale(spread: Float32, scale: Float64) -> Float64:
+    """(row, signal) in the plant's units; where all rows are one and the same, it is worked out once."""
+    if len(spread) and not spread.strides[0]:
+        one: Float64 = spread[:1].astype(np.float64) * scale
+        return np.broadcast_to(one, spread.shape)
+    return spread.astype(np.float64) * scale
