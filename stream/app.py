@@ -15,6 +15,7 @@ from faust.tables import TableManager
 from faust.types import TP
 
 from stream.actions import Action
+from stream.assembly import prefix
 from stream.belt import Belt, Taken
 from stream.changelog import Changelog
 from stream.control import Control, ControlReader
@@ -25,7 +26,6 @@ from stream.publish import Publisher
 from stream.settings import KafkaSettings, Plan, WorkerSettings
 from stream.sinks.prometheus import Metrics
 from stream.snapshots import Snapshots
-from stream.state import prefix
 from stream.transport import PlainTransport, RawSchema, Transport, by_partition, of_batch
 from stream.web import Health, WebServer
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from stream.limits import Ranges, limits_of
 from stream.presence import Presence
-from stream.records import Alert, Int32, Int64, Readings
+from stream.records import Alert, Bool, Int32, Int64, Readings
 from stream.reorder import Reorder, Rows, joined
 from stream.skew import Skew
 from stream.window import arrival
@@ -54,16 +54,24 @@ class Arrived:
 _NOTHING = np.zeros(0, dtype=np.int64)
 
 
-def arrive(state: Partition, readings: Readings, assets: Int32) -> Arrived:
-    """Take a batch; ``assets`` (reading,) are the partition's indices. Updates ``state``."""
+def arrive(state: Partition, readings: Readings, assets: Int32, again: Bool | None = None) -> Arrived:
+    """Take a batch; ``assets`` (reading,) are the partition's indices. Updates ``state``.
+
+    again   (reading,) which of them their assets have applied already: those move the partition's clock, as they did
+            the first time, and nothing else
+    """
     rows = Rows(assets, readings.at_ms, readings.values, readings.bad, readings.record)
     kept: Int64 | None = None  # places in the batch, if not all of it is taken
+    if again is not None:
+        kept = np.flatnonzero(~again)
+        rows = rows.take(kept)
     future = _NOTHING
     if state.skew is not None:
         refused = state.skew.future(rows.asset, rows.at_ms, state.seen_ms)
         if refused is not None:
-            kept, future = np.flatnonzero(~refused), np.flatnonzero(refused)
-            rows = rows.take(kept)
+            places = np.arange(len(rows)) if kept is None else kept
+            kept, future = places[~refused], places[refused]
+            rows = rows.take(np.flatnonzero(~refused))
     before = 0
     if state.left_over is not None:
         before = len(state.left_over)
@@ -72,7 +80,12 @@ def arrive(state: Partition, readings: Readings, assets: Int32) -> Arrived:
     alerts: list[Alert] = []
     silence_ms = _NOTHING
     if state.presence is not None:
-        silence_ms = state.presence.hear(rows.asset, rows.at_ms, order)
+        every_ms = place = None
+        if again is not None and kept is not None:
+            # one that is newer than all that its asset has shown was refused the first time
+            moved = np.flatnonzero(again & (readings.at_ms <= state.seen_ms[assets]))
+            every_ms, place = _among(rows.at_ms, np.append(np.full(before, -1), kept), readings.at_ms[moved], moved)
+        silence_ms = state.presence.hear(rows.asset, rows.at_ms, order, every_ms=every_ms, place=place)
         slots, at_ms = rows.asset[order], rows.at_ms[order]
         alerts += _noted(state, state.presence.back(state.names, slots, at_ms - pause_ms, at_ms, silence_ms))
     if state.reorder is None or state.presence is None:
@@ -92,6 +105,14 @@ def arrive(state: Partition, readings: Readings, assets: Int32) -> Arrived:
         alerts += _noted(state, state.presence.silent(state.names, state.seen_ms))
     _mask(state, found)
     return found
+
+
+def _among(at_ms: Int64, came: Int64, others_ms: Int64, others_came: Int64) -> tuple[Int64, Int64]:
+    """All times in the order in which they came, and where each of ``at_ms`` is among them."""
+    order = np.argsort(np.concatenate([came, others_came]), kind="stable")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return np.concatenate([at_ms, others_ms])[order], place[: len(at_ms)]
 
 
 def drain(state: Partition) -> Arrived:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from stream.assembly import Image
 from stream.decide import standing
 from stream.lane import Lane, LaneKey
 from stream.limits import Limits
@@ -16,7 +17,7 @@ from stream.presence import Presence
 from stream.records import Alert, Bool, Int64
 from stream.reorder import Reorder, Rows, joined
 from stream.skew import Skew
-from stream.state import MOST_ASSETS, Array, Block, Events, Image, LaneRows, Meta
+from stream.state import MOST_ASSETS, Array, Block, Clock, Events, LaneRows, Meta
 from stream.window import NEVER, room_for
 
 
@@ -44,6 +45,7 @@ class Partition:
     left_over     readings that a snapshot held back, and that the plan no longer does: they come before what is next
     touched       blocks that differ from what was last taken
     written       by block: its ``applied`` when it was last taken
+    marked        ``applied`` and the clock when a snapshot last began
     passed        (asset,) int64, the offset that it has applied, while that may be ahead of ``applied``; then None
     """
 
@@ -61,6 +63,7 @@ class Partition:
     written: dict[int, int] = field(default_factory=dict)
     passed: Int64 | None = None
     passed_until: int = -1
+    marked: tuple[int, Clock | None] = (-1, None)
     shown_ms: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     signals: tuple[str, ...] = ()
     left_over: Rows | None = None
@@ -188,13 +191,13 @@ class Partition:
         rows = rows.take((rows.asset >= start) & (rows.asset < stop))
         if self.reorder is not None:
             rows = self.reorder.held(start, stop)
-        nothing = np.full(stop - start, NEVER, dtype=np.int64)
+        nothing, clock = np.full(stop - start, NEVER, dtype=np.int64), self._clock()
         claimed = {} if self.skew is None else self.skew.claimed
         episodes = {} if self.limits is None else self.limits.decisions.episodes
         return Events(
-            clock_ms=0 if self.presence is None else self.presence.clock_ms,
-            newest_ms=NEVER if self.presence is None else self.presence.newest_ms,
-            taken=0 if self.skew is None else self.skew.taken,
+            clock_ms=clock.clock_ms,
+            newest_ms=clock.newest_ms,
+            taken=clock.taken,
             signals=self.signals,
             places=rows.asset - np.int32(start),
             at_ms=rows.at_ms,
@@ -206,10 +209,25 @@ class Partition:
             episodes={index - start: replace(held) for index, held in episodes.items() if start <= index < stop},
         )
 
+    def mark(self) -> None:
+        """Remember the clock of now: a snapshot begins."""
+        if self.presence is not None or self.skew is not None:
+            self.marked = self.applied, self._clock()
+
     def meta(self, applied: int) -> Meta:
         """What to write when all blocks are, up to ``applied``."""
         blocks = [self.written.get(number, -1) for number in range(max(self.written, default=-1) + 1)]
-        return Meta(epoch=self.epoch, applied=applied, size=self.size, blocks=blocks)
+        at, clock = self.marked
+        return Meta(
+            epoch=self.epoch, applied=applied, size=self.size, blocks=blocks, clock=clock if at == applied else None
+        )
+
+    def _clock(self) -> Clock:
+        return Clock(
+            0 if self.presence is None else self.presence.clock_ms,
+            NEVER if self.presence is None else self.presence.newest_ms,
+            0 if self.skew is None else self.skew.taken,
+        )
 
     def restore(self, image: Image, open_lanes: Callable[[int], object]) -> Restored:
         """Take over an image, as a new partition; ``open_lanes`` lets the lanes of today watch an asset."""
@@ -294,16 +312,22 @@ class Partition:
             self.left_over = rows if self.left_over is None else joined([self.left_over, rows])
 
     def _set_clock(self, image: Image) -> None:
-        """The partition's own, as of ``applied``: from the newest block that is not ahead of it."""
+        """The partition's own, as of ``applied``; of an older release's snapshot, from the newest block not ahead."""
+        if image.clock is not None:
+            self._clock_is(image.clock)
+            return
         blocks = [(block.applied <= image.applied, block.applied, block.events) for block in image.blocks.values()]
         known = [(behind, applied if behind else -applied, events) for behind, applied, events in blocks if events]
         if not known:
             return
         events = max(known, key=lambda held: held[:2])[2]
+        self._clock_is(Clock(events.clock_ms, events.newest_ms, events.taken))
+
+    def _clock_is(self, clock: Clock) -> None:
         if self.presence is not None:
-            self.presence.clock_ms, self.presence.newest_ms = events.clock_ms, events.newest_ms
+            self.presence.clock_ms, self.presence.newest_ms = clock.clock_ms, clock.newest_ms
         if self.skew is not None:
-            self.skew.taken = events.taken
+            self.skew.taken = clock.taken
 
     def open_alerts_on_data(self) -> list[Alert]:
         """Those that are open and no model's, as they were last published."""

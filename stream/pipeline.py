@@ -21,6 +21,7 @@ import numpy as np
 from models.base import UInt8
 from stream.actions import ON_ALERTS, Action
 from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
+from stream.assembly import Image
 from stream.decide import standing
 from stream.decode import Decoder
 from stream.desk import Desk
@@ -31,6 +32,7 @@ from stream.lane import Lane, open_lane
 from stream.partition import Partition, Restored
 from stream.records import (
     Alert,
+    Bool,
     DeadLetter,
     Fetched,
     Float64,
@@ -46,7 +48,7 @@ from stream.records import (
 from stream.reorder import Rows
 from stream.settings import Plan
 from stream.sources.json import encode, timestamp
-from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Image, Meta
+from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Meta
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
@@ -127,10 +129,11 @@ class Pipeline:
         state = self._of(partition)
         counts: Counter[str] = Counter(readings=len(readings))
         assets = self._admit(state, readings)
+        again: Bool | None = None
         if state.passed is not None:
-            readings, assets = self._new_to_their_assets(state, readings, assets, records)
-            counts["repeated"] = counts["readings"] - len(readings)
-        found = arrive(state, readings, assets)
+            again = self._applied_by_their_assets(state, readings, assets, records)
+            counts["repeated"] = 0 if again is None else int(again.sum())
+        found = arrive(state, readings, assets, again)
         counts["late"], counts["duplicates"] = len(found.late), found.duplicates
         if state.skew is not None:
             counts["future"] = len(found.future)
@@ -226,6 +229,7 @@ class Pipeline:
         state = self._partitions.get(partition)
         if state is None or state.applied < state.passed_until:
             return None
+        state.mark()
         return state.applied, sorted(state.touched)
 
     def take(self, partition: int, numbers: Sequence[int]) -> list[Block]:
@@ -342,20 +346,20 @@ class Pipeline:
         state.touched.update(np.unique(codes // state.size).tolist())
         return codes[readings.asset]
 
-    def _new_to_their_assets(
+    def _applied_by_their_assets(
         self, state: Partition, readings: Readings, assets: Int32, records: Sequence[RawRecord]
-    ) -> tuple[Readings, Int32]:
-        """Leave out what its asset has applied: after a crash between blocks some are ahead of others."""
+    ) -> Bool | None:
+        """Which readings their asset has applied: after a crash between blocks some are ahead of others."""
         passed = state.passed
         if passed is None or not len(records):
-            return readings, assets
+            return None
         held = records.raw if isinstance(records, Fetched) else records
         offsets = np.array([record.offset for record in held], dtype=np.int64)[readings.record]
         known = assets < len(passed)
-        new = offsets > np.where(known, passed[np.where(known, assets, 0)], -1)
+        again: Bool = offsets <= np.where(known, passed[np.where(known, assets, 0)], -1)
         if state.applied >= state.passed_until:
             state.passed = None
-        return readings.take(new), assets[new]
+        return again
 
     def _open_lanes(self, state: Partition, index: int) -> None:
         """Admit an asset to the lane of every detector that watches it."""

@@ -71,32 +71,41 @@ class Presence:
         self.heard_ms[index] = self.since_ms[index] = NEVER
         self.allowed_ms[index] = _NOT_WATCHED
 
-    def hear(self, assets: Int32, at_ms: Int64, order: Int64) -> Int64:
+    def hear(
+        self, assets: Int32, at_ms: Int64, order: Int64, *, every_ms: Int64 | None = None, place: Int64 | None = None
+    ) -> Int64:
         """Move the clock on by a batch; how long each reading's asset had been silent, (row,) int64, in ``order``.
 
         assets, at_ms  (row,) as they came
         order          (row,) sorts them by asset, in the order of arrival within it
+        every_ms       (time,) all times that move the clock, as they came, where others do as well: those of readings
+                       that are passed over because their assets have applied them
+        place          (row,) where each row is among them
 
         A silence is what the clock had moved before the reading came; 0 or less where the asset was never heard.
         """
         count = len(at_ms)
-        if not count:
+        if every_ms is None or place is None:
+            every_ms, place = at_ms, np.arange(count)
+        if not len(every_ms):
             return np.zeros(0, dtype=np.int64)
-        start = self.newest_ms if self.newest_ms != NEVER else int(at_ms[0])
-        newest = np.maximum.accumulate(np.maximum(at_ms, start))
-        clock = np.empty(count + 1, dtype=np.int64)
+        start = self.newest_ms if self.newest_ms != NEVER else int(every_ms[0])
+        newest = np.maximum.accumulate(np.maximum(every_ms, start))
+        clock = np.empty(len(every_ms) + 1, dtype=np.int64)
         clock[0] = self.clock_ms
         clock[1:] = self.clock_ms + np.cumsum(np.minimum(np.diff(newest, prepend=start), self.step_ms))
         self.newest_ms, self.clock_ms = int(newest[-1]), int(clock[-1])
-        slots = assets[order]
+        if not count:
+            return np.zeros(0, dtype=np.int64)
+        slots, place = assets[order], place[order]
         first = firsts(slots)
         heard = np.empty(count, dtype=np.int64)
-        heard[1:] = clock[order[:-1] + 1]
+        heard[1:] = clock[place[:-1] + 1]
         begun = self.heard_ms[slots[first]]
         heard[first] = np.where(begun == NEVER, _NOT_WATCHED, begun)
         last = np.append(np.flatnonzero(first)[1:] - 1, count - 1)
-        self.heard_ms[slots[last]] = clock[order[last] + 1]
-        return clock[order] - heard
+        self.heard_ms[slots[last]] = clock[place[last] + 1]
+        return clock[place] - heard
 
     def back(
         self, names: Sequence[str], slots: Int32, newest_ms: Int64, at_ms: Int64, silence_ms: Int64

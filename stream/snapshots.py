@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
+from stream.assembly import Assembly, Image, block_key, meta_key
 from stream.belt import Belt, Taken
 from stream.changelog import Changelog
 from stream.errors import BrokerError
 from stream.partition import Restored
 from stream.pipeline import Pipeline
-from stream.state import Assembly, Image, block_key, encode, meta_key
+from stream.state import encode
 from stream.web import Health
 
 _log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class _Held:
 class Snapshots:
     """Stands between the agent and the belt; ``run`` is its task.
 
-    prefix      what the keys of our records begin with (``state.prefix``)
+    prefix      what the keys of our records begin with (``assembly.prefix``)
     every_s     how often snapshots are written
     recovery_s  how long reading a partition's state back may take, while the broker answers
     highwater   the offset after the last record of a partition of readings, None if it is not known

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stream.app import App, create_app
+from stream.assembly import Image
 from stream.changelog import Changelog
 from stream.cli import installed_version
 from stream.control import ControlReader
@@ -32,7 +33,7 @@ from stream.sinks.kafka import KafkaSink
 from stream.sinks.page import PageSettings, PageSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
 from stream.sinks.thin import Thinner
-from stream.state import Block, Image
+from stream.state import Block
 from stream.topics import ensure_topics
 from stream.watchdog import Watchdog
 from stream.web import Health

@@ -12,13 +12,13 @@ from through import records_of
 
 from models.datasets import Recording
 from stream.actions import Action
+from stream.assembly import Image
 from stream.desk import Desk
 from stream.labels import Label
 from stream.pipeline import Pipeline
 from stream.records import Alert, Output, Record
 from stream.settings import Plan
 from stream.shelf import Shelf
-from stream.state import Image
 
 NOW = "2026-11-25T08:00:00.000Z"
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from models.datasets import Recording
+from stream.assembly import prefix
 from stream.belt import Belt, Taken
 from stream.errors import BrokerError
 from stream.pipeline import Pipeline
@@ -21,7 +22,7 @@ from stream.shelf import Shelf
 from stream.sinks.prometheus import Metrics
 from stream.snapshots import Snapshots
 from stream.sources.json import encode as encode_reading
-from stream.state import Meta, decode, prefix
+from stream.state import Meta, decode
 from stream.web import Health
 
 

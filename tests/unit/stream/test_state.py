@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from models.datasets import Recording
 from stream import state as subject
+from stream.assembly import Assembly, Image, block_key, meta_key, prefix
 from stream.decide import Episode
 from stream.errors import StateRefused
 from stream.pipeline import Pipeline
@@ -22,7 +23,7 @@ from stream.settings import Plan, ThinningSettings
 from stream.shelf import Shelf
 from stream.sinks.thin import history
 from stream.sources.json import encode as encode_reading
-from stream.state import Assembly, Block, Image, LaneRows, Meta, block_key, decode, encode, meta_key, prefix
+from stream.state import Block, LaneRows, Meta, decode, encode
 from stream.worker import pipeline_of
 
 BEFORE = prefix("group", "readings")
