@@ -33,7 +33,7 @@ def deed(action: str, **fields: Any) -> Action:
     return msgspec.convert({**made, **fields}, Action)
 
 
-def label(verdict: str = "false_alarm", ratio: float = 2.0, minute: int = 0, **fields: Any) -> Label:
+def label(verdict: str = "false_alarm", ratio: float | None = 2.0, minute: int = 0, **fields: Any) -> Label:
     at = f"2026-11-25T08:{minute:02}:00Z"
     made = {"verdict": verdict, "asset": "pump-1", "since": at, "until": at, "by": "anna", "at": at, "ratio": ratio}
     made |= {"alert": f"alert-{minute}", "detector": "pumps", "model_version": "v1"}
