@@ -33,12 +33,13 @@ from models.base import Detector, Float64, Scored, Stepper
 from models.calibrate import Calibration
 from models.errors import InvalidArtifact, UnknownDetector
 from models.scaling import RobustScaler
+from models.signing import SIGNATURE, Verifier
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 WEIGHTS: Final = "weights.safetensors"
 
-_MOST_BYTES: Final = {MANIFEST: 1 << 20, WEIGHTS: 256 << 20}
+_MOST_BYTES: Final = {MANIFEST: 1 << 20, WEIGHTS: 256 << 20, SIGNATURE: 1 << 10}
 _MOST_SIGNALS: Final = 4096
 #: Not part of the version: when and by which release the same content was made.
 _NOT_CONTENT: Final = ("version", "created", "headrace")
@@ -191,11 +192,21 @@ def assemble(
     return Artifact(detector, scaler, calibration, dataclasses.replace(manifest, version=manifest.content_version()))
 
 
-def load(path: Path) -> Artifact:
-    """Read an artifact. Raises ``InvalidArtifact``, naming file and fault, for anything that is not as it was saved."""
+def load(path: Path, *, verifier: Verifier | None = None) -> Artifact:
+    """Read an artifact. Raises ``InvalidArtifact``, naming file and fault, for anything that is not as it was saved.
+
+    With ``verifier``, also for what is not signed by whom it trusts.
+    """
     path = Path(path)
+    content = _read(path / MANIFEST)
+    if verifier is not None:
+        signature = _read(path / SIGNATURE) if (path / SIGNATURE).exists() else None
+        try:
+            verifier.check(content, signature)
+        except InvalidArtifact as error:
+            raise InvalidArtifact(f"{path}: {error}") from None
     try:
-        raw = json.loads(_read(path / MANIFEST), parse_constant=_refuse_constant)
+        raw = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidArtifact(f"{path / MANIFEST}: not JSON: {error}") from None
     try:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from stream.commands.models_group import models_group
 from stream.sources import BRIDGES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,6 +37,7 @@ class _Help(click.Group):
             "demo",
             "check",
             "train",
+            "models",
             "worker",
             "bridge",
             "replay",
@@ -524,6 +526,9 @@ def dlq_replay(
     from stream.commands.dlq import run_replay  # noqa: PLC0415
 
     sys.exit(run_replay(plan_path, reasons=reasons, stages=stages, since=since, topic=topic, dry_run=dry_run))
+
+
+models_group(main, _PLAN, _explained, _examples)
 
 
 @main.group()

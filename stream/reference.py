@@ -44,10 +44,12 @@ from stream.settings import (
     GapSettings,
     InputSettings,
     KafkaSettings,
+    ModelsSettings,
     Plan,
     QualitySettings,
     SignalSettings,
     StateSettings,
+    StoreSettings,
     ThinningSettings,
     TopicSettings,
     WorkerSettings,
@@ -79,10 +81,12 @@ _PLAN: dict[str, type[BaseModel]] = {
     "bridge.opcua": OpcuaBridgePlan,
     "[bridge.opcua.browse]": OpcuaBrowse,
     "[bridge.opcua.nodes]": OpcuaNode,
+    "models": StoreSettings,
 }
 _ENVIRONMENT: tuple[type[BaseSettings], ...] = (
     KafkaSettings,
     WorkerSettings,
+    ModelsSettings,
     PageSettings,
     InfluxSettings,
     AlertmanagerSettings,
@@ -91,7 +95,7 @@ _ENVIRONMENT: tuple[type[BaseSettings], ...] = (
     OpcuaSettings,
 )
 #: Tables of the plan that have a section of their own.
-_SECTIONS = (TopicSettings, InputSettings, ThinningSettings, StateSettings, QualitySettings, BridgePlan)
+_SECTIONS = (TopicSettings, InputSettings, ThinningSettings, StateSettings, QualitySettings, BridgePlan, StoreSettings)
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*)\s{2,}(\S.*)$")
 _HEAD = """# Reference
 

@@ -13,12 +13,14 @@ import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models import registry
+from models.signing import Signer, Verifier
+from models.store import Store
 from stream.bridge.plan import BridgePlan
 from stream.errors import ConfigError
 from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
@@ -27,6 +29,8 @@ S = TypeVar("S", bound=BaseSettings)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86400)]
+#: What the artifact of a detector begins with whose model is in the store.
+STORED: Final = "store:"
 
 
 class _Strict(BaseModel):
@@ -44,7 +48,8 @@ class TopicSettings(_Strict):
     state         what is remembered of assets, for a worker that takes over; compacted
     actions       what operators do: acknowledge, shelve, resolve, maintenance windows, modes; every worker reads all
     labels        what operators say an alert or a stretch was; compacted, every worker reads all
-    models        which version of a model serves; compacted, every worker reads all
+    models        orders to workers, which version of a model serves or is a candidate, and what they report; compacted,
+                  every worker reads all
     """
 
     readings: str = "plant.readings.v1"
@@ -170,7 +175,9 @@ class DetectorSettings(_Strict):
     assets                 patterns such as ``pump-*``
     signals                the columns it sees; empty when training: all that the recordings have
     gaps                   what happens where readings are missing
-    artifact               folder of the trained artifact; ``{asset}`` in it means a model of its own for every asset
+    artifact               folder of the trained artifact; ``{asset}`` in it means a model of its own for every asset.
+                           ``store:`` or ``store:NAME`` is what serves under the detector's name, or that one, in the
+                           model store (``models.store``)
     hop                    score every how many readings
     false_alarms_per_day   what the operator accepts, for one asset and this detector
     threshold              overrides what calibration says
@@ -210,12 +217,19 @@ class DetectorSettings(_Strict):
             raise ValueError("critical_at must be above major_at")
         if not self.assets:
             raise ValueError("assets: name at least one pattern, such as '*'")
+        if self.is_stored and self.one_model_per_asset:
+            raise ValueError("artifact: a model of the store serves all assets of its detector, without {asset}")
         return self
 
     @property
     def one_model_per_asset(self) -> bool:
         """Whether every asset has a model of its own."""
         return "{asset}" in self.artifact
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its artifact is in the model store."""
+        return self.artifact.startswith(STORED)
 
     def watches(self, asset: str) -> bool:
         """Whether an asset matches one of the patterns."""
@@ -253,6 +267,15 @@ class StateSettings(_Strict):
     evict_after_s: Annotated[float, Field(ge=60, le=3660 * 86400)] = 7 * 86400.0
 
 
+class StoreSettings(_Strict):
+    """Where versions of models are kept, for detectors whose artifact is ``store:``.
+
+    store   a folder, relative to the plan's, or a URL such as ``s3://bucket/models``
+    """
+
+    store: Annotated[str, Field(min_length=1)] = "artifacts/store"
+
+
 class Plan(_Strict):
     """The plan: ``headrace.toml``.
 
@@ -261,6 +284,7 @@ class Plan(_Strict):
     signals    physical ranges, by patterns of names
     maintenance, suppress, modes   how the plant is run, by names of your choice
     bridge     where readings come from, if a bridge of ours brings them
+    models     the model store
     detectors  what is at work, by names of your choice
     """
 
@@ -276,6 +300,7 @@ class Plan(_Strict):
     suppress: dict[Name, SuppressSettings] = {}
     modes: dict[Name, ModeSettings] = {}
     bridge: BridgePlan = BridgePlan()
+    models: StoreSettings = StoreSettings()
     detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]
     #: The folder of the plan's file: relative artifacts are found from here.
     folder: Path = Field(default=Path(), exclude=True)
@@ -294,8 +319,17 @@ class Plan(_Strict):
             raise ValueError(f"input.format: detectors.{min(inspecting)} reads pictures: set it to 'pictures'")
         return self
 
+    def stored(self, name: str) -> str:
+        """The name in the store of detector ``name``'s model; empty if its artifact is a plain folder."""
+        settings = self.detectors[name]
+        return (settings.artifact.removeprefix(STORED) or name) if settings.is_stored else ""
+
+    def open_store(self, verifier: Verifier | None = None) -> Store:
+        """The plan's model store."""
+        return Store(self.models.store, self.folder, verifier=verifier)
+
     def artifact_path(self, name: str, asset: str | None = None) -> Path:
-        """Where the artifact of detector ``name`` lies, for ``asset`` where each has its own."""
+        """Where the artifact of detector ``name`` lies, for ``asset`` where each has its own: a plain folder."""
         settings = self.detectors[name]
         if settings.one_model_per_asset:
             if asset is None or not _is_plain(asset):
@@ -459,6 +493,45 @@ class WorkerSettings(BaseSettings):
         if self.stall_after_s < 3 * max(self.snapshot_every_s, self.commit_every_s):
             raise ValueError("stall_after_s: at least three times snapshot_every_s and commit_every_s")
         return self
+
+
+class ModelsSettings(BaseSettings):
+    """Whose models are trusted, and who signs and decides; read from ``HEADRACE_MODELS_*``.
+
+    public_key         base64, as ``headrace models keygen`` prints: with it nothing is loaded that its owner has not
+                       signed, neither at the start nor later
+    public_key_file    the file it is in, instead
+    private_key_file   signs what is trained into the store
+    by                 who decides, for the store's history; the system's user if it is empty
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_MODELS_", frozen=True)
+
+    public_key: str = ""
+    public_key_file: Path | None = None
+    private_key_file: Path | None = None
+    by: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, given: Any) -> Any:
+        return with_secret_file(given, "public_key", "HEADRACE_MODELS_PUBLIC_KEY")
+
+    @model_validator(mode="after")
+    def _is_a_key(self) -> Self:
+        try:
+            self.verifier()
+        except ValueError as error:
+            raise ValueError(f"public_key: {error}") from None
+        return self
+
+    def verifier(self) -> Verifier | None:
+        """What accepts only what is signed; None where nobody asks."""
+        return Verifier(self.public_key) if self.public_key else None
+
+    def signer(self) -> Signer | None:
+        """What signs; None where there is no private key."""
+        return Signer(self.private_key_file) if self.private_key_file else None
 
 
 def check_together(plan: Plan, worker: WorkerSettings) -> None:

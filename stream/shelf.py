@@ -1,4 +1,4 @@
-"""The artifacts that serve a plan, loaded before the first reading comes.
+"""The artifacts that serve a plan, loaded before the first reading comes, and versions of the store that come later.
 
 A detector has one artifact for all its assets, or, where its path holds ``{asset}``, one for each asset that has a
 folder. A damaged artifact stops the start: a plant must not learn later that it was not watched.
@@ -6,7 +6,7 @@ folder. A damaged artifact stops the start: a plant must not learn later that it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,29 @@ import numpy as np
 
 from models import artifact as artifacts
 from models.artifact import Artifact
-from models.errors import ModelError
+from models.errors import InvalidArtifact, ModelError, StoreError
+from models.signing import Verifier
 from stream.errors import ConfigError
 from stream.settings import DetectorSettings, Plan
 
 
 class Shelf:
-    """Loads and holds the artifacts of a plan. Raises ``ConfigError`` that names the detector and the remedy."""
+    """Loads and holds the artifacts of a plan. Raises ``ConfigError`` that names the detector and the remedy.
 
-    def __init__(self, plan: Plan) -> None:
+    verifier  with one, nothing is loaded that is not signed
+    """
+
+    def __init__(self, plan: Plan, verifier: Verifier | None = None) -> None:
         self._plan = plan
+        self._verifier = verifier
+        self.store = plan.open_store(verifier) if any(held.is_stored for held in plan.detectors.values()) else None
+        self._versions: dict[tuple[str, str], Artifact] = {}
         self._fleet: dict[str, Artifact] = {}
         self._single: dict[tuple[str, str], Artifact] = {}
         for name, settings in plan.detectors.items():
-            if settings.one_model_per_asset:
+            if settings.is_stored:
+                self._fleet[name] = self._stored(name)
+            elif settings.one_model_per_asset:
                 for asset, path in self._folders(name, settings):
                     self._single[name, asset] = self._load(name, settings, path)
                 if not any(detector == name for detector, _ in self._single):
@@ -54,11 +63,56 @@ class Shelf:
     def warm(self) -> None:
         """Score a window with each model, so that the first real one does not wait for a graph to be traced."""
         for _, held in self.serving():
-            if held.inspects:
-                inspector: Any = held.detector
-                inspector.score([np.zeros((64, 64), dtype=np.uint8)])
-            else:
-                held.detector.score(np.zeros((1, held.window, len(held.signals)), dtype=np.float32))
+            exercise(held)
+
+    def version(self, detector: str, version: str) -> Artifact | None:
+        """A version that was fetched, or that serves since the start; None if there is none."""
+        held = self._fleet.get(detector)
+        if held is not None and held.version == version:
+            return held
+        return self._versions.get((detector, version))
+
+    def fetch(self, detector: str, version: str) -> Artifact:
+        """Load and try a version of the store, in whichever thread this is called; from then on ``version`` has it.
+
+        Raises ``InvalidArtifact`` or ``StoreError`` that says what is wrong: nothing is changed then.
+        """
+        if held := self.version(detector, version):
+            return held
+        if self.store is None or not self._plan.detectors[detector].is_stored:
+            raise StoreError(f"detectors.{detector}.artifact: a folder; only versions of the store can be exchanged")
+        held = self.store.load(self._plan.stored(detector), version)
+        settings = self._plan.detectors[detector]
+        if held.detector.name != settings.kind:
+            raise InvalidArtifact(f"{detector} {version}: a {held.detector.name!r}, the plan says {settings.kind!r}")
+        if settings.signals and set(settings.signals) != set(held.signals):
+            raise InvalidArtifact(
+                f"{detector} {version}: trained on {', '.join(held.signals)}, "
+                f"the plan says {', '.join(settings.signals)}"
+            )
+        exercise(held)
+        self._versions[detector, version] = held
+        return held
+
+    def forget(self, wanted: Collection[tuple[str, str]]) -> None:
+        """Let go of versions that were fetched and are not in ``wanted`` (detector, version)."""
+        for key in self._versions.keys() - set(wanted):
+            del self._versions[key]
+
+    def _stored(self, name: str) -> Artifact:
+        assert self.store is not None  # noqa: S101 (made where a detector is stored)
+        model = self._plan.stored(name)
+        try:
+            serving = self.store.now(model).serving
+            if not serving:
+                raise ConfigError(
+                    f"detectors.{name}.artifact: nothing serves as {model!r} in {self.store.url}; "
+                    f"train it first: headrace train"
+                )
+            held = self.store.load(model, serving)
+        except ModelError as error:
+            raise ConfigError(f"detectors.{name}.artifact: {error}") from None
+        return self._checked(name, self._plan.detectors[name], f"{model} {serving}", held)
 
     def _folders(self, name: str, settings: DetectorSettings) -> Iterator[tuple[str, Path]]:
         before, after = settings.artifact.split("{asset}", 1)
@@ -78,9 +132,13 @@ class Shelf:
 
     def _load(self, name: str, settings: DetectorSettings, path: Path) -> Artifact:
         try:
-            held = artifacts.load(path)
+            held = artifacts.load(path, verifier=self._verifier)
         except ModelError as error:
             raise ConfigError(f"detectors.{name}.artifact: {error}; train it again: headrace train") from None
+        return self._checked(name, settings, str(path), held)
+
+    @staticmethod
+    def _checked(name: str, settings: DetectorSettings, path: str, held: Artifact) -> Artifact:
         if held.detector.name != settings.kind:
             raise ConfigError(
                 f"detectors.{name}.kind: {settings.kind!r}, but {path} holds a {held.detector.name!r}; train it again"
@@ -91,3 +149,45 @@ class Shelf:
                 f"{', '.join(held.signals)}; train it again"
             )
         return held
+
+
+def exercise(held: Artifact) -> None:
+    """Score an empty window: a model that cannot, or that says nothing finite of the middle of its own range, is bad.
+
+    Raises ``InvalidArtifact``.
+    """
+    if held.inspects:
+        inspector: Any = held.detector
+        inspector.score([np.zeros((64, 64), dtype=np.uint8)])
+        return
+    windows = np.zeros((1, held.window, len(held.signals)), dtype=np.float32)
+    try:
+        scored = held.detector.score(windows)
+    except (ValueError, ArithmeticError, IndexError) as error:
+        raise InvalidArtifact(f"version {held.version} cannot score: {type(error).__name__}: {error}") from None
+    if np.isinf(scored.score).any():
+        raise InvalidArtifact(f"version {held.version} scores {scored.score[0]} where all is as usual")
+
+
+class Single:
+    """A shelf with one model, for one detector: to see what a version would have said."""
+
+    def __init__(self, detector: str, held: Artifact) -> None:
+        self._detector = detector
+        self._held = held
+
+    def find(self, detector: str, asset: str) -> Artifact | None:  # noqa: ARG002 (one for all)
+        """See ``Shelf``."""
+        return self._held if detector == self._detector else None
+
+    def signals(self) -> tuple[str, ...]:
+        """See ``Shelf``."""
+        return tuple(sorted(self._held.signals))
+
+    def serving(self) -> Iterator[tuple[str, Artifact]]:
+        """See ``Shelf``."""
+        yield self._detector, self._held
+
+    def version(self, detector: str, version: str) -> Artifact | None:
+        """See ``Shelf``."""
+        return self._held if (detector, version) == (self._detector, self._held.version) else None

@@ -24,7 +24,15 @@ from stream.pipeline import Pipeline
 from stream.publish import Publisher
 from stream.records import Output, RawRecord
 from stream.redact import redact, secrets_of
-from stream.settings import KafkaSettings, Plan, WorkerSettings, check_together, from_environment, load_plan
+from stream.settings import (
+    KafkaSettings,
+    ModelsSettings,
+    Plan,
+    WorkerSettings,
+    check_together,
+    from_environment,
+    load_plan,
+)
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink
@@ -104,7 +112,7 @@ def build(
     check_together(plan, worker)
     metrics = Metrics(version=installed_version(), site=plan.site)
     health = Health(stall_after_s=worker.stall_after_s)
-    shelf = Shelf(plan)
+    shelf = Shelf(plan, from_environment(ModelsSettings).verifier())
     shelf.warm()
     metrics.loaded(_serving(shelf))
     health.models_loaded = True

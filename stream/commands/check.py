@@ -20,6 +20,7 @@ from stream.lane import longest_gap_ms, rules_of
 from stream.settings import (
     DetectorSettings,
     KafkaSettings,
+    ModelsSettings,
     Plan,
     WorkerSettings,
     check_together,
@@ -39,6 +40,7 @@ _SETTINGS: Final[tuple[type[BaseSettings], ...]] = (
     InfluxSettings,
     AlertmanagerSettings,
     PageSettings,
+    ModelsSettings,
 )
 #: What a bridge reads and a worker does not.
 _BRIDGES: Final[tuple[type[BaseSettings], ...]] = (BridgeSettings, MqttSettings, OpcuaSettings)
@@ -93,7 +95,7 @@ def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = No
 def _would_run(console: Console, plan: Plan, workers: Sequence[WorkerSettings], sample: Path | None) -> int:
     """Print the models, and what they would make of a sample; how much there is that would stop a worker."""
     try:
-        shelf = Shelf(plan)
+        shelf = Shelf(plan, from_environment(ModelsSettings).verifier())
         console.print(_table(plan, shelf))
         if sample is not None:
             _look_through(console, sample, plan, shelf)

@@ -20,7 +20,7 @@ from models.train import train, untrained
 from stream.commands.console import bar
 from stream.errors import ConfigError
 from stream.history import read_topic
-from stream.settings import DetectorSettings, KafkaSettings, Plan, from_environment, load_plan
+from stream.settings import DetectorSettings, KafkaSettings, ModelsSettings, Plan, from_environment, load_plan
 
 
 def run_train(
@@ -51,9 +51,14 @@ def run_train(
         recordings = [held for path in data for held in read(path, time_column=time_column, asset_column=asset_column)]
     recordings = [cut(held, first=first) for held in recordings]
     console = Console()
-    console.print(_summary(plan, train_plan(plan, recordings, only=only, seed=seed, console=console)))
+    trained = train_plan(plan, recordings, only=only, seed=seed, console=console)
+    console.print(_summary(plan, trained))
     for name in only or plan.detectors:
-        console.print(f"{name}: {plan.folder / plan.detectors[name].artifact}", highlight=False)
+        if plan.detectors[name].is_stored:
+            versions = [artifact.version for held, _, _, artifact in trained if held == name]
+            console.print(f"{name}: {stored_as(plan, name, versions[-1])}", highlight=False)
+        else:
+            console.print(f"{name}: {plan.folder / plan.detectors[name].artifact}", highlight=False)
 
 
 def run_cold(plan_path: Path, *, period_s: float, only: Sequence[str] = ()) -> None:
@@ -74,7 +79,40 @@ def run_cold(plan_path: Path, *, period_s: float, only: Sequence[str] = ()) -> N
             artifact = untrained(settings.kind, signals=settings.signals, period_s=period_s, config=settings.config)
         except TrainingError as error:
             raise TrainingError(f"detectors.{name}: {error}") from None
-        console.print(f"{name}: {artifact.save(plan.artifact_path(name))}", highlight=False)
+        keep(plan, name, "", artifact, why="begun without history")
+        where = stored_as(plan, name, artifact.version) if settings.is_stored else str(plan.artifact_path(name))
+        console.print(f"{name}: {where}", highlight=False)
+
+
+def keep(plan: Plan, name: str, asset: str, artifact: Artifact, *, why: str = "") -> Path:
+    """Save what was trained where the plan says; the folder.
+
+    In the store it serves if nothing did, and else is a candidate. Raises ``ConfigError``, ``StoreError``.
+    """
+    if not (model := plan.stored(name)):
+        path = plan.artifact_path(name, asset or None)
+        try:
+            return artifact.save(path)
+        except OSError as error:
+            raise ConfigError(
+                f"detectors.{name}.artifact: {path}: {error.strerror or error}; what was there before is as it was"
+            ) from None
+    settings, store = from_environment(ModelsSettings), plan.open_store()
+    version = store.add(model, artifact, why=why, by=settings.by, signer=settings.signer())
+    serving = store.now(model).serving
+    if not serving:
+        store.decide(model, "promote", serving=version, why="the first", by=settings.by)
+    elif serving != version:
+        store.decide(model, "shadow", candidate=version, why=why or "trained", by=settings.by)
+    return plan.folder / plan.models.store / model / "versions" / version
+
+
+def stored_as(plan: Plan, name: str, version: str) -> str:
+    """What became of a version in the store, for a person."""
+    held = plan.open_store().now(plan.stored(name))
+    if held.serving == version:
+        return f"version {version} serves"
+    return f"version {version} is a candidate beside {held.serving}: headrace models shadow {name} {version}"
 
 
 def cut(recording: Recording, *, first: int | None = None, skip: int = 0) -> Recording:
@@ -102,13 +140,13 @@ def train_plan(
     """
     jobs = [
         job for name, settings in plan.detectors.items() if not only or name in only
-        for job in _jobs(plan, name, settings, recordings)
+        for job in _jobs(name, settings, recordings)
     ]  # fmt: skip
     done = []
     with bar(console) as progress:
         overall = progress.add_task("models", total=len(jobs), note="")
         current = progress.add_task("", total=1, note="")
-        for name, asset, path, chosen in jobs:
+        for name, asset, chosen in jobs:
             settings = plan.detectors[name]
             progress.reset(current, description=f"{name} {asset}".strip(), total=1, note="")
 
@@ -127,13 +165,7 @@ def train_plan(
                 )
             except TrainingError as error:
                 raise TrainingError(f"detectors.{name}{f' for {asset}' if asset else ''}: {error}") from None
-            try:
-                artifact.save(path)
-            except OSError as error:
-                raise ConfigError(
-                    f"detectors.{name}.artifact: {path}: {error.strerror or error}; what was there before is as it was"
-                ) from None
-            done.append((name, asset, path, artifact))
+            done.append((name, asset, keep(plan, name, asset, artifact), artifact))
             progress.advance(overall)
         progress.remove_task(current)
     return done
@@ -165,26 +197,21 @@ def train_inspectors(
             artifact = train_inspector(
                 pictures, detector=settings.kind, config=settings.config, kinds=kinds, seed=seed, progress=report
             )
-            path = plan.artifact_path(name)
-            artifact.save(path)
-            done.append((name, "", path, artifact))
+            done.append((name, "", keep(plan, name, "", artifact), artifact))
     return done
 
 
 def _jobs(
-    plan: Plan, name: str, settings: DetectorSettings, recordings: Sequence[Recording]
-) -> list[tuple[str, str, Path, list[Recording]]]:
+    name: str, settings: DetectorSettings, recordings: Sequence[Recording]
+) -> list[tuple[str, str, list[Recording]]]:
     watched = [held for held in recordings if settings.watches(held.asset)]
     if not watched:
         seen = ", ".join(sorted({held.asset for held in recordings})[:5])
         raise TrainingError(f"detectors.{name}.assets: no recording matches {settings.assets}; there are {seen}")
     if not settings.one_model_per_asset:
-        return [(name, "", plan.artifact_path(name), watched)]
+        return [(name, "", watched)]
     assets = sorted({held.asset for held in watched})
-    return [
-        (name, asset, plan.artifact_path(name, asset), [held for held in watched if held.asset == asset])
-        for asset in assets
-    ]
+    return [(name, asset, [held for held in watched if held.asset == asset]) for asset in assets]
 
 
 def _summary(plan: Plan, trained: Sequence[tuple[str, str, Path, Artifact]]) -> Table:
