@@ -41,7 +41,7 @@ check: setup  ## The gate: ruff, mypy --strict, import-linter, unit tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit -m "not tensorflow" -q $(SIDE_BY_SIDE)
 
-bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--json FILE"); a quarter of an hour
+bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--json FILE", "--readme"); ten minutes
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 

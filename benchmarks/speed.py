@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +30,7 @@ from figures.plant import FORM
 
 Measure = Callable[[Collection[str], Budget, Path], dict[str, Measured]]
 
+README: Final = Path(__file__).parents[1] / "README.md"
 _BUDGET_S: Final = 40.0  # for --only, so that it ends within a minute with all that it starts
 
 
@@ -47,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         print(f"there is no figure {', '.join(sorted(unknown))}; --list shows all", file=sys.stderr)
         return 2
+    if options.readme_from:
+        write_readme(figures, json.loads(options.readme_from.read_text(encoding="utf-8")))
+        return 0
     results: dict[str, Measured] = {}
     broken = False
     with tempfile.TemporaryDirectory(prefix="headrace-speed-") as folder:
@@ -68,9 +72,11 @@ def main(arguments: list[str] | None = None) -> int:
                     raise
             print(f"    {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     Console(width=None if sys.stdout.isatty() else 160).print(_table(figures, results))
+    records = [_record(figure, results[figure.name]) for figure in figures if figure.name in results]
     if options.json:
-        records = [_record(figure, results[figure.name]) for figure in figures if figure.name in results]
         options.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    if options.readme:
+        write_readme(figures, records)
     return int(broken)
 
 
@@ -79,6 +85,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one figure, in under a minute")
     parser.add_argument("--rounds", type=int, default=11, help="rounds of which the median is taken (11)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one record a figure")
+    parser.add_argument("--readme", action="store_true", help="put what was measured into the README's table")
+    parser.add_argument(
+        "--readme-from", type=Path, metavar="FILE", help="the same from a file that --json wrote; nothing is measured"
+    )
     parser.add_argument("--list", action="store_true", help="name the figures")
     parser.add_argument("--bootstrap", metavar="HOST:PORT", help="a Kafka broker instead of the embedded one")
     parser.add_argument("--windowed", action="store_true", help="LSTMs that look at a window again for each reading")
@@ -134,6 +144,32 @@ def _record(figure: Figure, result: Measured) -> dict[str, object]:
         "aim": figure.aim,
         "met": figure.meets(result.value),
     }
+
+
+def write_readme(figures: list[Figure], records: list[dict[str, Any]], path: Path = README) -> None:
+    """Put records of ``--json`` into the README's table; rows of figures that are not among them stay.
+
+    Raises ``SystemExit`` where the README has no row of a figure that was measured: its place is a person's to choose.
+    """
+    rows = {figure.name: figure for figure in figures}
+    text = path.read_text(encoding="utf-8")
+    for record in records:
+        figure = rows[record["name"]]
+        lines = [line for line in text.splitlines() if f"(`{figure.name}`) |" in line]
+        if len(lines) != 1:
+            raise SystemExit(f"{path}: {len(lines)} rows of {figure.name}, not one: write it into the table of speed")
+        text = text.replace(lines[0], _row(figure, record["value"]))
+    path.write_text(text, encoding="utf-8")
+
+
+def _row(figure: Figure, value: float | None) -> str:
+    said = "not measured" if value is None else f"{_number(value)} {figure.unit}".removesuffix(" of 1")
+    said = said.removesuffix(" ratio")
+    if figure.meets(value) is False:
+        said = f"**{said}, missed**"
+    sign = "at most " if figure.lower else ""
+    bar, aim = ("" if limit is None else sign + _number(limit) for limit in (figure.bar, figure.aim))
+    return f"| {figure.text} (`{figure.name}`) | {said} | {bar} | {aim} |"
 
 
 def _number(value: float) -> str:
