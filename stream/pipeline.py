@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -337,7 +338,7 @@ class Pipeline:
 
     def _admit(self, state: Partition, readings: Readings) -> Int32:
         """The partition's index of each reading's asset; new assets get their lanes."""
-        codes = np.fromiter((state.index.get(name, -1) for name in readings.names), np.int32, len(readings.names))
+        codes = np.fromiter(map(state.index.get, readings.names, repeat(-1)), np.int32, len(readings.names))
         for place in np.flatnonzero(codes < 0).tolist():
             codes[place] = state.admit(readings.names[place])
             self._open_lanes(state, int(codes[place]))

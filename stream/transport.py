@@ -47,8 +47,10 @@ class Batch:
 
 
 #: How long the broker may hold a fetch that finds nothing. Faust's own 1,500 ms would delay the other partitions of the
-#: same broker, for aiokafka has one fetch in flight for each broker.
-_FETCH_WAIT_MS = 50
+#: same broker, for aiokafka has one fetch in flight for each broker. And some brokers look for new records only every
+#: half of it: with 50 ms a record was on its way for 14 ms (median), with 10 for 4. An idle worker pays with a fetch
+#: every 10 ms.
+_FETCH_WAIT_MS = 10
 #: How soon to look again whether a paused partition may be read on.
 _PAUSED_S = 0.01
 

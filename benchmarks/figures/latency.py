@@ -28,6 +28,7 @@ FIGURES: Final = (
 _ASSETS: Final = 1000
 _ALERTS: Final = 400  # of as many assets, one each
 _TICK_S: Final = 0.005  # the producer sends what is due so often
+_FETCH_WAIT_MS: Final = 10  # the embedded broker looks for new records only every half of it
 _LEAD_S: Final = 0.5  # before the first outlier
 
 
@@ -89,7 +90,9 @@ async def _steady(
 ) -> tuple[list[float], list[float]]:
     """Send at ``rate`` and read the alerts meanwhile; seconds until each was here, and until its own timestamp."""
     alerts = f"{topic.name}.alerts"
-    consumer = AIOKafkaConsumer(bootstrap_servers=topic.bootstrap, enable_auto_commit=False, fetch_max_wait_ms=50)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=topic.bootstrap, enable_auto_commit=False, fetch_max_wait_ms=_FETCH_WAIT_MS
+    )
     producer = AIOKafkaProducer(bootstrap_servers=topic.bootstrap, max_batch_size=BATCH_BYTES)
     await consumer.start()
     await producer.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from itertools import compress
+from itertools import compress, repeat
 from typing import Annotated, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -190,7 +190,7 @@ class Rows:
             for asset in new:
                 with suppress(DecodeError):
                     self._code(asset)
-        codes = np.fromiter((known.get(asset, -1) for asset in assets), np.int32, len(assets))
+        codes = np.fromiter(map(known.get, assets, repeat(-1)), np.int32, len(assets))
         plain &= codes >= 0
         if bad:
             row = len(self) + np.cumsum(plain) - 1
@@ -314,6 +314,8 @@ def times(ts: Sequence[str | float], unit_ms: int) -> Int64 | None:
         return _texts("".join(ts), len(ts))  # type: ignore[arg-type]  # they are all texts
     if not kinds <= {int, float}:
         return None
+    if kinds == {int}:
+        return _whole(ts, unit_ms)
     try:
         with np.errstate(over="ignore"):
             microseconds = np.array(ts, dtype=np.float64) * (unit_ms * 1000)
@@ -321,9 +323,17 @@ def times(ts: Sequence[str | float], unit_ms: int) -> Int64 | None:
         return None
     if not np.abs(microseconds).max() < _EXACT:
         return None
-    if kinds == {int}:
-        return np.array(ts, dtype=np.int64) * unit_ms
     return np.asarray(np.rint(microseconds).astype(np.int64) // 1000)
+
+
+def _whole(ts: Sequence[str | float], unit_ms: int) -> Int64 | None:
+    """Whole numbers of everyday size, or None."""
+    try:
+        at = np.array(ts, dtype=np.int64)
+    except OverflowError:
+        return None
+    most = int(_EXACT) // (unit_ms * 1000)
+    return at * unit_ms if -most < int(at.min()) and int(at.max()) < most else None
 
 
 #: Up to here whole numbers are exact in float64.

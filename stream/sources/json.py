@@ -36,6 +36,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
 #: Fewer readings than this are parsed one by one: an array has its price.
 _FEW: Final = 8
+#: What is raised of a record that is no reading with the signals known by now.
+_UNLIKE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
 #: Earlier than any bound.
 _NO_TIME: Final = np.iinfo(np.int64).min
 #: Signals that the quick way knows at most; readings with others are parsed one by one.
@@ -69,13 +71,15 @@ class Source:
         if decode is None or len(values) < _FEW:
             return self._parse_frames(values, range(len(values)), rows)
         flat: list[Any] = []
-        left: list[int] = []
-        for place, value in enumerate(values):
-            try:
-                flat.append(decode(value))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
-                left.append(place)
-        others = left
+        others: list[int] = []
+        try:
+            flat = list(map(decode, values))
+        except _UNLIKE:  # not all are plain readings: find those that are
+            for place, value in enumerate(values):
+                try:
+                    flat.append(decode(value))
+                except _UNLIKE:
+                    others.append(place)
         left = self._parse_frames(values, others, rows)
         if not flat:
             return left
