@@ -67,6 +67,7 @@ class Variant:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._sent = 0
         self.started_at = self.ended_at = 0.0  # of the last round, monotonic clock
+        self.each_cpu_s: list[float] = []  # of the last round, by process, up to its own last output
         for number, core in enumerate(cores):
             stem = topic.folder / f"{topic.name}-{kind}-{number}"
             self._boards.append(Board(stem.with_suffix(".board"), create=True))
@@ -127,7 +128,8 @@ class Variant:
                 os.kill(pid, signal.SIGSTOP)
             self.topic.fill(payloads)
             self._sent += len(payloads)
-            cpu, wall = sum(map(cpu_s, pids)), time.monotonic()
+            each, wall = [cpu_s(pid) for pid in pids], time.monotonic()
+            cpu = sum(each)
         finally:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -135,6 +137,7 @@ class Variant:
         self.wait(lambda: self.total(RECORDS) >= self._sent, within_s, "through")
         end = max(board[WALL] for board in self._boards)
         self.started_at, self.ended_at = wall, end
+        self.each_cpu_s = [board[CPU] - begun for board, begun in zip(self._boards, each, strict=True)]
         used = self.total(CPU) if len(pids) == 1 else sum(map(cpu_s, pids))
         made = {slot: self.total(slot) - held for slot, held in before.items()}
         if self.total(RECORDS) != self._sent or self.total(LOST) or made[READINGS] != readings:
