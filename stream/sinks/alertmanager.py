@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from stream.errors import SinkRefused, SinkUnavailable
 from stream.records import Alert, Output
 from stream.settings import with_secret_file
+from stream.sinks.trust import trusting
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class AlertmanagerSettings(BaseSettings):
     urls            of every Alertmanager of the cluster, with commas; not of a load balancer before them
     token, token_file    sent as a bearer token; the file that it is in, in its place
     username, password, password_file   in place of a token
+    ca_file         certificates (PEM) of the authorities to trust in place of the system's, where urls are https
     timeout_s       for one request
     resend_every_s  how often what is open is sent again
     held_alerts     changes held for an Alertmanager that is away; beyond, the oldest are dropped, and counted
@@ -67,6 +69,7 @@ class AlertmanagerSettings(BaseSettings):
     username: str = ""
     password: SecretStr = SecretStr("")
     password_file: Path | None = None
+    ca_file: Path | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     resend_every_s: Annotated[float, Field(ge=1, le=600)] = 60.0
     held_alerts: Annotated[int, Field(ge=100)] = 100_000
@@ -84,6 +87,8 @@ class AlertmanagerSettings(BaseSettings):
             self.link.format(site="", asset="", detector="")
         except (KeyError, IndexError, ValueError):
             raise ValueError("link: only {site}, {asset} and {detector} can be filled in") from None
+        if self.ca_file is not None:
+            trusting(self.ca_file)
         return self
 
     def headers(self) -> dict[str, str]:
@@ -151,7 +156,9 @@ class AlertmanagerSink:
             return
         self._stopping.clear()
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s), headers=self._settings.headers()
+            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
+            headers=self._settings.headers(),
+            connector=aiohttp.TCPConnector(ssl=trusting(self._settings.ca_file)),
         )
         self._tasks = [
             asyncio.create_task(self._tell_on(target, self._session), name="headrace-alertmanager")

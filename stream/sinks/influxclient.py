@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.errors import SinkUnavailable
 from stream.settings import with_secret_file
+from stream.sinks.trust import trusting
 
 _RETRY_STATUS: Final = frozenset({408, 425, 429})
 #: About us and not about the lines: a token that has run out, a bucket that is missing. An operator mends that.
@@ -28,6 +29,7 @@ class InfluxSettings(BaseSettings):
     """Where scores and alerts are kept; read from ``HEADRACE_INFLUX_*``. An empty ``url`` turns the sink off.
 
     url, org, bucket, token   where, and how to be let in
+    ca_file        certificates (PEM) of the authorities to trust in place of the usual ones, where ``url`` is https
     timeout_s      for one request
     batch_lines    lines in one request
     held_lines, held_bytes    what is held in memory at most; an hour of 250 readings a second of 15 signals by default
@@ -49,6 +51,7 @@ class InfluxSettings(BaseSettings):
     bucket: str = "headrace"
     token: SecretStr = SecretStr("")
     token_file: Path | None = None
+    ca_file: Path | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     batch_lines: Annotated[int, Field(ge=1, le=100_000)] = 5_000
     held_lines: Annotated[int, Field(ge=1_000)] = 1_000_000
@@ -63,6 +66,13 @@ class InfluxSettings(BaseSettings):
     @classmethod
     def _secrets(cls, given: Any) -> Any:
         return with_secret_file(given, "token", "HEADRACE_INFLUX_TOKEN")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _readable(cls, given: Path | None) -> Path | None:
+        if given is not None:
+            trusting(given)
+        return given
 
     @field_validator("spool_dir")
     @classmethod
@@ -99,6 +109,7 @@ class InfluxClient:
             timeout=int(settings.timeout_s * 1000),
             enable_gzip=settings.gzip,
             retries=False,
+            ssl_context=trusting(settings.ca_file) if settings.ca_file else None,
         )
         self._api = self._client.write_api(write_options=SYNCHRONOUS)
 

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.soak_minutes:
             environment["HEADRACE_FAULTS_SOAK_MINUTES"] = f"{options.soak_minutes:g}"
         command = [sys.executable, "-m", "pytest", str(_HERE), "-p", "no:cacheprovider", *pytest_options]
-        worst = max(subprocess.run(command, env=environment, check=False).returncode for _ in range(options.times))
+        worst = 0
+        for run in range(1, options.times + 1):
+            began = time.monotonic()
+            status = subprocess.run(command, env=environment, check=False).returncode
+            worst = max(worst, status)
+            took_s = time.monotonic() - began
+            print(f"run {run} of {options.times}: {'green' if not status else 'failed'}, {took_s:.0f} s", flush=True)
         records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     lines = table(records)
     print("\n".join(lines))

@@ -1,13 +1,13 @@
-"""An Apache Kafka that lets nobody in without TLS and a password, or a certificate; keys are made by openssl here."""
+"""An Apache Kafka that lets nobody in without TLS and a password, or a certificate."""
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from certificates import authority, certificate
 from kafka_servers import apache_kafka
-from servers import Server, free_port, need
+from servers import Server, free_port
 
 USER = "plant"
 PASSWORD = "pl4nt-p4ssw0rd-of-the-tests"
@@ -56,33 +56,14 @@ class SecureKafka:
 
 def secure_kafka(folder: Path) -> SecureKafka:
     """Not started yet. The broker's certificate is for ``localhost``, not for 127.0.0.1."""
-    need("openssl", package="openssl")
-    _authority(folder, "ca")
-    _authority(folder, "other-ca")
-    _certificate(folder, "broker", "localhost")
-    _certificate(folder, "client", "worker")
-    key, certificate = (folder / "broker.key").read_text(), (folder / "broker.pem").read_text()
-    (folder / "broker.pem").write_text(key + certificate)
+    authority(folder, "ca")
+    authority(folder, "other-ca")
+    certificate(folder, "broker", "localhost")
+    certificate(folder, "client", "worker")
+    key, signed = (folder / "broker.key").read_text(), (folder / "broker.pem").read_text()
+    (folder / "broker.pem").write_text(key + signed)
     sasl, mutual = free_port(), free_port()
     more = _LISTENERS.format(sasl=sasl, mutual=mutual, folder=folder, user=USER, password=PASSWORD)
     users = [f"SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512)]
     server, plain = apache_kafka(folder, more=more, users=users)
     return SecureKafka(server, folder, plain, f"localhost:{sasl}", f"localhost:{mutual}")
-
-
-def _authority(folder: Path, name: str) -> None:
-    _openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN=headrace {name}",
-             "-keyout", f"{name}.key", "-out", f"{name}.pem")  # fmt: skip
-
-
-def _certificate(folder: Path, name: str, host: str) -> None:
-    _openssl(folder, "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}", "-keyout", f"{name}.key",
-             "-out", f"{name}.csr")  # fmt: skip
-    (folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{host}\n")
-    _openssl(folder, "x509", "-req", "-days", "2", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-             "-CAcreateserial", "-extfile", f"{name}.ext", "-out", f"{name}.pem")  # fmt: skip
-
-
-def _openssl(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

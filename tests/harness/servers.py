@@ -39,7 +39,7 @@ http {{
   client_max_body_size 64m;
   map $arg_precision $v1_precision {{ default $arg_precision; ns n; us u; }}
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
     location = /api/v2/write {{
       set $args "db=$arg_bucket&precision=$v1_precision";
       rewrite ^ /write break;
@@ -124,13 +124,20 @@ def connects(port: int) -> Callable[[], object]:
 
 
 class InfluxDB:
-    """``url`` takes what InfluxDB 2 takes; ``query`` asks in InfluxQL."""
+    """``url`` takes what InfluxDB 2 takes; ``query`` asks in InfluxQL.
 
-    def __init__(self, folder: Path) -> None:
+    certificate   for localhost, with its key beside (``.pem``, ``.key``): then ``url`` is https
+    """
+
+    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         self.port, proxy = free_port(), free_port()
+        tls = ""
+        if certificate is not None:
+            key = certificate.with_suffix(".key")
+            tls = f" ssl; ssl_certificate {certificate}; ssl_certificate_key {key}"
         (folder / "influxdb.conf").write_text(_INFLUXDB.format(port=self.port, rpc=free_port(), folder=folder))
-        (folder / "nginx.conf").write_text(_NGINX.format(port=proxy, influxdb=self.port, folder=folder))
-        self.url = f"http://127.0.0.1:{proxy}"
+        (folder / "nginx.conf").write_text(_NGINX.format(port=proxy, influxdb=self.port, folder=folder, tls=tls))
+        self.url = f"https://localhost:{proxy}" if certificate else f"http://127.0.0.1:{proxy}"
         command = ["influxd", "run", "-config", str(folder / "influxdb.conf")]
         self.server = Server(command, folder, lambda: fetch(f"http://127.0.0.1:{self.port}/ping"))
         command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
@@ -167,11 +174,16 @@ def prometheus_server(folder: Path, target: str, rules: Path | None = None) -> t
     return Server(command, folder, lambda: fetch(f"{url}/-/ready")), url
 
 
-def alertmanager_server(folder: Path, configuration: Path) -> tuple[Server, str]:
-    """An Alertmanager without a cluster, and its URL; not started yet."""
+def alertmanager_server(folder: Path, configuration: Path, web: Path | None = None) -> tuple[Server, str]:
+    """An Alertmanager without a cluster, and its URL; not started yet.
+
+    web   a configuration with TLS for localhost
+    """
     need("prometheus-alertmanager", package="prometheus-alertmanager")
     port = free_port()
     command = ["prometheus-alertmanager", f"--config.file={configuration}", f"--storage.path={folder}/alertmanager"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    if web is not None:
+        return Server([*command, f"--web.config.file={web}"], folder, connects(port)), f"https://localhost:{port}"
     url = f"http://127.0.0.1:{port}"
     return Server(command, folder, lambda: fetch(f"{url}/-/ready")), url
