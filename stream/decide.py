@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, NamedTuple, Protocol
 
 import numpy as np
 from msgspec import Meta
 
 from models.base import KINDS
+from models.drift import Drift
 from stream.records import (
     Acknowledged,
     Alert,
@@ -48,7 +49,11 @@ BAND_SIGMAS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When a score becomes an alert. Times in milliseconds; see ``settings.DetectorSettings`` for their meaning."""
+    """When a score becomes an alert. Times in milliseconds; see ``settings.DetectorSettings`` for their meaning.
+
+    factor  what labels, an operating mode and drift have multiplied the threshold by
+    drift   how the threshold follows what calm scores do; None: it does not
+    """
 
     threshold: float
     on_delay_ms: int = 0
@@ -60,6 +65,7 @@ class Rules:
     escalate_after_ms: int = 3_600_000
     re_alarm_after_ms: int = 0  # never
     factor: float = 1.0
+    drift: Drift | None = None
 
     @property
     def lower_bound(self) -> float:
@@ -67,7 +73,7 @@ class Rules:
         return self.threshold * (1.0 - self.deadband)
 
     def moved(self, factor: float) -> Rules:
-        """The rules with a threshold that labels or an operating mode have moved."""
+        """The rules with a threshold that labels, an operating mode or drift have moved."""
         return self if factor == 1.0 else replace(self, threshold=self.threshold * factor, factor=factor)
 
 
@@ -152,6 +158,7 @@ class Episode:
     re_alarmed: bool = False
     closed: bool = False  # an operator resolved it; no new one begins before the score has been below the lower bound
     life: tuple[Event, ...] = ()
+    raised: Annotated[float, Meta(ge=1)] = 1.0  # what drift made of the threshold at the onset: so it stays to the end
 
     @property
     def is_open(self) -> bool:
@@ -167,9 +174,34 @@ class Episode:
 
 @dataclass(slots=True)
 class DecisionState:
-    """What must be remembered between batches: the episodes that are not over, by slot."""
+    """What must be remembered between batches: the episodes that are not over, by slot.
+
+    levels  (slot,) float64, the level of calm scores that ``Rules.drift`` follows; NaN where there is none yet
+    """
 
     episodes: dict[int, Episode] = field(default_factory=dict)
+    levels: Float64 = field(default_factory=lambda: np.empty(0))
+
+    def grow(self, slots: int) -> None:
+        """Have levels for so many slots."""
+        held = len(self.levels)
+        if slots > held:
+            self.levels = np.concatenate([self.levels, np.full(max(slots - held, held // 32 + 16), np.nan)])
+
+
+class Decided(NamedTuple):
+    """What became of a batch of scores.
+
+    anomalous  (row,) bool, whether an alert is open at each row
+    threshold  (row,) float64, what each score was held against
+    alerts     the transitions, in order of rows
+    raised     of how many rows drift had raised the threshold
+    """
+
+    anomalous: Bool
+    threshold: Float64
+    alerts: list[Alert]
+    raised: int
 
 
 def decide(
@@ -181,37 +213,94 @@ def decide(
     rows: Evidence,
     opinion: Opinion = NO_OPINION,
     factors: Float64 | None = None,
-) -> tuple[Bool, list[Alert]]:
-    """Go through a batch of scores.
+) -> Decided:
+    """Go through a batch of scores, and update ``state``.
 
     slot     (row,) int32, the asset of each row
     names    the asset of each slot
     factors  (row,) what the threshold is multiplied by; NaN: the row is no evidence of anything, as a score that is
              NaN. None: 1 everywhere
-
-    Updates ``state``; returns (row,) bool, whether an alert is open at each row, and the transitions in order of rows.
     """
     anomalous = np.zeros(len(slot), dtype=bool)
     alerts: list[Alert] = []
+    base = np.full(len(slot), rules.threshold) if factors is None else rules.threshold * factors
+    raised, slots, after = _if_calm(state, rules.drift, slot, rows.score / base)
     # Nearly all rows are below the threshold on assets with nothing open: they are passed over in one sweep.
-    interesting = rows.score >= (rules.threshold if factors is None else rules.threshold * factors)
+    interesting = rows.score >= base * raised
     if state.episodes:
         interesting |= np.isin(slot, np.fromiter(state.episodes, dtype=slot.dtype))
-    elif not interesting.any():
-        return anomalous, alerts
-    # An episode that begins within the batch makes all of its asset's later rows interesting too.
-    concerned = np.flatnonzero(np.isin(slot, slot[interesting]))
+    if interesting.any():
+        # An episode that begins within the batch makes all of its asset's later rows interesting too.
+        eventful = slot[interesting]
+        calm = ~np.isin(slots, eventful)
+        slots, after = slots[calm], after[calm]
+        concerned = np.flatnonzero(np.isin(slot, eventful))
+    else:
+        concerned = np.empty(0, dtype=np.int64)
+    state.levels[slots] = after
     moved: dict[float, Rules] = {}
     for row in concerned.tolist():
         asset = int(slot[row])
-        factor = 1.0 if factors is None else float(factors[row])
+        raised[row] = up = _raised(state, rules.drift, asset)
+        factor = up if factors is None else up * float(factors[row])
         if factor != factor:
             episode = state.episodes.get(asset)
             anomalous[row] = episode is not None and episode.is_open
             continue
         mine = moved.get(factor) or moved.setdefault(factor, rules.moved(factor))
         anomalous[row] = _step(state, mine, identity, asset, names[asset], rows, row, opinion, alerts)
-    return anomalous, alerts
+        _follow(state, rules.drift, asset, up, float(rows.score[row] / base[row]))
+    threshold = np.where(np.isnan(base), rules.threshold, base) * raised
+    return Decided(anomalous, threshold, alerts, int((raised > 1.0).sum()))
+
+
+def _if_calm(state: DecisionState, drift: Drift | None, slot: Int32, ratios: Float64) -> tuple[Float64, Int32, Float64]:
+    """What drift would come to if no asset had an episode in this batch.
+
+    Returns (row,) what the threshold is multiplied by, and where a level is followed the assets (asset,) with their
+    levels afterwards.
+    """
+    if drift is None or not len(slot):
+        return np.ones(len(slot)), np.empty(0, np.int32), np.empty(0)
+    starts = np.flatnonzero(np.concatenate([[True], slot[1:] != slot[:-1]]))
+    slots, counts = slot[starts], np.diff(starts, append=len(slot))
+    state.grow(int(slots.max()) + 1)
+    held = state.levels[slots]
+    before, after = np.empty(len(slot)), np.where(np.isnan(held), drift.begin, held)
+    longest = int(counts.max())
+    if longest < len(slots):  # many assets: all at once, their first rows, then their second ones, ...
+        for number in range(longest):
+            still = counts > number
+            row = starts[still] + number
+            before[row] = now = after[still]
+            after[still] = drift.after_all(now, ratios[row])
+    else:
+        for place, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
+            own = slice(start, start + count)
+            before[own], after[place] = drift.calm(float(after[place]), ratios[own])
+    return drift.factors(before), slots, after
+
+
+def _raised(state: DecisionState, drift: Drift | None, slot: int) -> float:
+    """What drift multiplies the threshold of an asset's next score by."""
+    episode = state.episodes.get(slot)
+    if episode is not None:
+        return episode.raised
+    return 1.0 if drift is None else drift.factor(_level_of(state, drift, slot))
+
+
+def _follow(state: DecisionState, drift: Drift | None, slot: int, raised: float, ratio: float) -> None:
+    """After a row: a level that follows it if it was calm; in an episode the threshold stays as it was at the onset."""
+    episode = state.episodes.get(slot)
+    if episode is not None:
+        episode.raised = raised
+    elif drift is not None and ratio == ratio:
+        state.levels[slot] = drift.after(_level_of(state, drift, slot), ratio)
+
+
+def _level_of(state: DecisionState, drift: Drift, slot: int) -> float:
+    level = float(state.levels[slot])
+    return level if level == level else drift.begin
 
 
 def _step(  # noqa: PLR0911, PLR0912 (one return a state of the alert reads as its table of transitions)

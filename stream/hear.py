@@ -71,7 +71,7 @@ def _of(state: Partition, asset: str) -> Iterator[_Found]:
         slot = int(lane.slots[index])
         episode = lane.decisions.episodes.get(slot)
         if episode is not None and episode.is_open:
-            yield episode, lane.rules.moved(lane.factors.get(slot, 1.0)), lane.identity
+            yield episode, lane.rules.moved(lane.factors.get(slot, 1.0) * episode.raised), lane.identity
     if state.limits is not None:
         episode = state.limits.decisions.episodes.get(index)
         if episode is not None and episode.is_open:

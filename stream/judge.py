@@ -146,11 +146,9 @@ def _decided(
     """
     evidence = _evidence(lane, scored, slots, at_ms, values)
     factors = sitting.factors(lane, slots, values)
-    anomalous, alerts = decide(lane.decisions, lane.rules, lane.identity, slots, lane.names, evidence, opinion, factors)
-    if factors is None:
-        return replace(evidence, anomalous=anomalous), alerts
-    threshold = evidence.threshold * np.where(np.isnan(factors), 1.0, factors)
-    return replace(evidence, anomalous=anomalous, threshold=threshold), alerts
+    decided = decide(lane.decisions, lane.rules, lane.identity, slots, lane.names, evidence, opinion, factors)
+    told = replace(evidence, anomalous=decided.anomalous, threshold=decided.threshold, raised=decided.raised)
+    return told, decided.alerts
 
 
 def _evidence(lane: Lane, scored: Scored, slots: Int32, at_ms: Int64, values: Float64) -> Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from models.artifact import Artifact
 
 LaneKey = tuple[str, int]
+#: What a lane's threshold follows; stored beside, so that releases without it still read their own.
+_LEVEL: Final = f"{BESIDE}level"
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class Lane:
         self.decisions.episodes.pop(slot, None)
         self.factors.pop(slot, None)
         self._grow(slot + 1)
+        self.decisions.levels[slot] = np.nan
         for memory in self._memories():
             memory.reset(np.array([slot], dtype=np.int64))
 
@@ -119,6 +122,8 @@ class Lane:
             if slot in episodes
         }
         arrays = {name: array[slots] for name, array in self._arrays().items()}
+        if self.rules.drift is not None:
+            arrays[_LEVEL] = self.decisions.levels[slots]
         return LaneRows(self.detector, self.artifact.version, places, arrays, open_ones)
 
     def put(self, indices: Int64, held: LaneRows, rows: Int64) -> bool:
@@ -135,13 +140,16 @@ class Lane:
             return False
         for name, array in mine.items():
             array[slots] = held.arrays[name][rows]
+        level = held.arrays.get(_LEVEL)
+        if level is not None and level.dtype.str == "<f8" and level.ndim == 1:
+            self.decisions.levels[slots] = level[rows]
         return True
 
     def _memories(self) -> list[Any]:
         return [held for held in (self.windows or self.carried, self.grid, self.filler) if held is not None]
 
     def _grow(self, slots: int) -> None:
-        for memory in self._memories():
+        for memory in (*self._memories(), self.decisions):
             memory.grow(slots)
 
     def _arrays(self) -> dict[str, Array]:
@@ -206,7 +214,14 @@ def rules_of(settings: DetectorSettings, artifact: Artifact) -> Rules:
         critical_at=settings.critical_at,
         escalate_after_ms=milliseconds(settings.escalate_after_s),
         re_alarm_after_ms=milliseconds(settings.re_alarm_after_s),
+        drift=settings.drift.rule if follows(settings, artifact) else None,
     )
+
+
+def follows(settings: DetectorSettings, artifact: Artifact) -> bool:
+    """Whether a detector's threshold follows drift: only one that came from a calibration on history does."""
+    calibrated = settings.threshold is None and artifact.calibration.natural is None and not artifact.inspects
+    return calibrated and settings.drift.most > 1
 
 
 def longest_gap_ms(settings: DetectorSettings, artifact: Artifact) -> int | None:

@@ -123,7 +123,7 @@ class Limits:
             contributions=np.divide(shares, total, out=np.zeros_like(shares), where=total > 0),
             verdict=np.where(out[rows].any(axis=1), _OUT, _BAD).astype(np.uint8),
         )
-        _, alerts = decide(self.decisions, self.rules, self.identity, assets[rows], names, evidence)
+        alerts = decide(self.decisions, self.rules, self.identity, assets[rows], names, evidence).alerts
         if out.any():
             values = np.where(out, np.nan, values)
         return values, alerts

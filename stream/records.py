@@ -194,6 +194,7 @@ class Scores:
     expected       (row, signal) float64, plant units, or None
     spread         (row, signal) float64, plant units, one standard deviation, or None
     verdict        (row,) uint8, index into ``models.base.KINDS``
+    raised         how many rows were held against a threshold that had followed drift
     """
 
     detector: str
@@ -211,6 +212,7 @@ class Scores:
     expected: Float64 | None
     spread: Float64 | None
     verdict: UInt8
+    raised: int = 0
 
     def __len__(self) -> int:
         return len(self.at_ms)

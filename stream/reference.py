@@ -41,6 +41,7 @@ from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
 from stream.schemas import schemas
 from stream.settings import (
     DetectorSettings,
+    DriftSettings,
     GapSettings,
     InputSettings,
     KafkaSettings,
@@ -67,6 +68,7 @@ _PLAN: dict[str, type[BaseModel]] = {
     "input": InputSettings,
     "detectors.NAME": DetectorSettings,
     "detectors.NAME.gaps": GapSettings,
+    "detectors.NAME.drift": DriftSettings,
     "signals.PATTERN": SignalSettings,
     "quality": QualitySettings,
     "maintenance.NAME": MaintenanceSettings,

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models import registry
+from models import drift, registry
 from models.signing import Signer, Verifier
 from models.store import Store
 from stream.bridge.plan import BridgePlan
@@ -128,6 +128,25 @@ class GapSettings(_Strict):
         return self.policy in {"hold", "interpolate"}
 
 
+class DriftSettings(_Strict):
+    """How the threshold follows a plant that drifts; only one that was calibrated on history does.
+
+    rows   the level of calm scores that it follows is a mean over about so many
+    usual  share of the threshold that this level may take up before the threshold follows
+    most   the threshold rises to at most so many times what calibration says; 1: it never moves. Nothing is followed
+           while an alert is open or about to be
+    """
+
+    rows: Annotated[float, Field(ge=1, le=1e9)] = drift.ROWS
+    usual: Annotated[float, Field(gt=0, lt=1)] = drift.USUAL
+    most: Annotated[float, Field(ge=1, le=10)] = drift.MOST
+
+    @property
+    def rule(self) -> drift.Drift:
+        """As ``decide`` takes it."""
+        return drift.Drift(self.rows, self.usual, self.most)
+
+
 class SignalSettings(_Strict):
     """The physical range of the signals that a pattern names; a value outside of it is no measurement.
 
@@ -181,6 +200,7 @@ class DetectorSettings(_Strict):
     hop                    score every how many readings
     false_alarms_per_day   what the operator accepts, for one asset and this detector
     threshold              overrides what calibration says
+    drift                  how the threshold follows a plant that drifts
     on_delay_s             how long the score must stay over the threshold before the alert opens
     off_delay_s            how long it must stay under the lower bound before the alert resolves
     deadband               that lower bound is threshold * (1 - deadband)
@@ -207,6 +227,7 @@ class DetectorSettings(_Strict):
     critical_at: Annotated[float, Field(gt=1)] = 3.0
     escalate_after_s: Seconds = 3600.0
     re_alarm_after_s: Seconds = 0.0
+    drift: DriftSettings = DriftSettings()
     config: dict[str, Any] = {}
 
     @model_validator(mode="after")

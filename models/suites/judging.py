@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from models import registry
 from models.base import Detector, Float32, Float64
+from models.drift import Drift, followed
 from models.scaling import RobustScaler
 from models.suites.base import Case, Judged
 from models.train import score_rows
@@ -23,20 +24,27 @@ _LEAD: Final = 2  # windows of training that a test which continues it is begun 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """A detector that has learnt; ``lead`` are the scaled rows that a test which continues its history begins with."""
+    """A detector that has learnt.
+
+    lead   the scaled rows that a test which continues its history begins with
+    drift  how its threshold follows drift, as in a plan's defaults; None for one that is no matter of calibration
+    """
 
     model: Detector
     scaler: RobustScaler
     threshold: float
     lead: Float32
+    drift: Drift | None = None
 
     def scores(self, values: Float64, at_ms: npt.NDArray[np.int64], *, continues: bool) -> Float64:
-        """(row, signal) -> (row,) scores over the threshold, 0 where the detector says nothing."""
+        """(row, signal) -> (row,) scores over the threshold of their row, 0 where the detector says nothing."""
         lead = self.lead if continues else self.lead[:0]
         seen = np.concatenate([lead, self.scaler.transform(values)])
         times = np.concatenate([np.full(len(lead), at_ms[0] if len(at_ms) else 0), at_ms])
-        scores = _run(self.model, seen, times)[len(lead) :]
-        return np.where(np.isfinite(scores), scores / self.threshold, 0.0)
+        scores = _run(self.model, seen, times)[len(lead) :] / self.threshold
+        if self.drift is not None:
+            scores = scores / followed(scores, self.drift)
+        return np.where(np.isfinite(scores), scores, 0.0)
 
 
 def learn(train: Float64, detector: str, config: Mapping[str, Any], seed: int = 0, *, cold: bool = False) -> Fitted:
@@ -57,7 +65,8 @@ def learn(train: Float64, detector: str, config: Mapping[str, Any], seed: int = 
     else:
         cut = int(_VALIDATION * len(rows))
         model.fit([rows[:cut]], [rows[cut:]], seed=seed)
-    return Fitted(model, scaler, threshold, rows[-_LEAD * model.window :])
+    drift = Drift() if natural is None else None
+    return Fitted(model, scaler, threshold, rows[-_LEAD * model.window :], drift)
 
 
 def judge(case: Case, detector: str, config: Mapping[str, Any], seed: int = 0) -> Judged:

@@ -67,8 +67,7 @@ class WhatIf:
             names = [scores.names[index]]
             place = np.zeros(len(rows.at_ms), dtype=np.int32)
             for run in tried.runs:
-                _, alerts = decide(run.states[slot], run.rules[slot], identity, place, names, rows)
-                run.alerts += alerts
+                run.alerts += decide(run.states[slot], run.rules[slot], identity, place, names, rows).alerts
 
     def trials(self) -> Mapping[str, Sequence[Trial]]:
         """By detector, in the order of ``FACTORS``; those that scored nothing are left out."""

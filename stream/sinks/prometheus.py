@@ -81,6 +81,9 @@ class Metrics:
         self._events = self._counter("events", "other things that happened to readings", "event")
         self._dead = self._counter("dead_letters", "records and output that could not be used", "stage", "reason")
         self._scores = self._counter("scores", "readings judged", "detector")
+        self._raised = self._counter(
+            "raised_thresholds", "readings held against a threshold that had followed drift", "detector"
+        )
         self._invalid = self._counter("invalid_scores", "readings without a usable score", "detector")
         self._alerts = self._counter(
             "alert_transitions", "alerts published, again after a replay", "detector", "state", "severity"
@@ -137,7 +140,7 @@ class Metrics:
             self._models.labels(detector, kind, version).set(1)
             for state, severity in product(_STATES, _SEVERITIES):
                 self._alerts.labels(detector, state, severity)
-            for counter in (self._scores, self._invalid):
+            for counter in (self._scores, self._invalid, self._raised):
                 counter.labels(detector)
             self._ratios.setdefault(detector, np.zeros(len(_RATIOS) + 2))
             self._show_open(detector)
@@ -187,6 +190,7 @@ class Metrics:
 
     def _observe_scores(self, scores: Scores) -> None:
         self._scores.labels(scores.detector).inc(len(scores))
+        self._raised.labels(scores.detector).inc(scores.raised)
         good = np.isfinite(scores.score) & (scores.threshold > 0)
         self._invalid.labels(scores.detector).inc(int(len(scores) - good.sum()))
         ratios = scores.score / scores.threshold if good.all() else scores.score[good] / scores.threshold[good]

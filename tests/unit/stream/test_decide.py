@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.drift import Drift, followed
 from stream.decide import DecisionState, Identity, Opinion, Rules, alert_id, decide
 from stream.records import Alert, Diagnosis, HeatMap, Scores, to_json
 
@@ -27,7 +28,7 @@ class Run:
         for begin in range(0, len(scores), cut):
             part = scores[begin : begin + cut]
             rows = evidence(part, start_s + begin)
-            anomalous, raised = decide(self.state, self.rules, WHO, rows.asset, ["pump-1"], rows)
+            anomalous, _, raised, _ = decide(self.state, self.rules, WHO, rows.asset, ["pump-1"], rows)
             flags += anomalous.tolist()
             alerts += raised
         return flags, alerts
@@ -156,7 +157,7 @@ def diagnosed(scores: list[float], classes: list[list[float]], cut: int = 1000) 
     for begin in range(0, len(scores), cut):
         rows = evidence(scores[begin : begin + cut], begin)
         said = Opinion(np.array(classes[begin : begin + cut], dtype=np.float32))
-        alerts += decide(state, Rules(1.0, update_every_ms=0), who, rows.asset, ["pump-1"], rows, said)[1]
+        alerts += decide(state, Rules(1.0, update_every_ms=0), who, rows.asset, ["pump-1"], rows, said).alerts
     return alerts
 
 
@@ -184,6 +185,52 @@ def test_the_heat_map_is_of_the_strangest_row() -> None:
         for row in range(4)
     ]
     rules = Rules(1.0, update_every_ms=0)
-    _, alerts = decide(DecisionState(), rules, WHO, rows.asset, ["pump-1"], rows, Opinion(heat=maps))
+    alerts = decide(DecisionState(), rules, WHO, rows.asset, ["pump-1"], rows, Opinion(heat=maps)).alerts
     assert [alert.heat.at for alert in alerts if alert.heat] == ["0", "1", "1", "1"]
     assert b'"cells":"Af8="' in to_json(alerts[-1])
+
+
+FOLLOWING = Rules(threshold=2.0, update_every_ms=0, drift=Drift(rows=20, usual=0.6, most=1.5))
+a_score = st.one_of(st.floats(0, 5), st.just(float("nan")))
+
+
+@given(st.lists(a_score, min_size=1, max_size=80), st.integers(1, 80))
+def test_the_threshold_follows_drift_however_rows_are_cut(scores: list[float], cut: int) -> None:
+    whole, pieces = Run(FOLLOWING), Run(FOLLOWING)
+    assert whole.feed(scores) == pieces.feed(scores, cut=cut)
+    assert level_of(whole.state, 0) == level_of(pieces.state, 0)
+    thresholds = decide(DecisionState(), FOLLOWING, WHO, *_one_asset(scores)).threshold
+    assert np.array_equal(thresholds, 2.0 * followed(np.array(scores) / 2.0, FOLLOWING.drift))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=6), min_size=2, max_size=12))
+def test_what_one_asset_does_moves_nobody_elses_threshold(scores: list[list[float]]) -> None:
+    slot = np.repeat(np.arange(len(scores), dtype=np.int32), list(map(len, scores)))
+    names = [f"pump-{number}" for number in range(len(scores))]
+    rows = evidence([score for own in scores for score in own], 0)
+    together = DecisionState()
+    thresholds = decide(together, FOLLOWING, WHO, slot, names, rows).threshold
+    for number, own in enumerate(scores):
+        alone = DecisionState()
+        assert np.array_equal(decide(alone, FOLLOWING, WHO, *_one_asset(own)).threshold, thresholds[slot == number])
+        assert level_of(alone, 0) == level_of(together, number)
+
+
+def test_nothing_is_followed_while_an_alert_is_open_though_its_score_is_low() -> None:
+    run = Run(Rules(threshold=1.0, off_delay_ms=600_000, drift=Drift(rows=10, usual=0.6, most=1.5)))
+    _, opened = run.feed([0.5, 3.0])
+    run.feed([0.85] * 500, start_s=2)  # under the lower bound, but not for long enough to be over
+    assert opened[0].threshold == 1.0
+    _, later = run.feed([1.05], start_s=502)
+    assert states(later) == ["updated"]
+    assert later[0].threshold == 1.0
+
+
+def _one_asset(scores: list[float]) -> tuple[np.ndarray, list[str], Scores]:
+    rows = evidence(scores, 0)
+    return rows.asset, ["pump-1"], rows
+
+
+def level_of(state: DecisionState, slot: int) -> float:
+    level = float(state.levels[slot])
+    return 0.6 if np.isnan(level) else level

@@ -71,7 +71,7 @@ class Run:
     def feed(self, *scores: float, factors: Any = None) -> list[Alert]:
         rows = evidence(list(scores), self.second)
         self.second += len(scores)
-        return decide(self.state, self.rules, WHO, rows.asset, ["pump-1"], rows, factors=factors)[1]
+        return decide(self.state, self.rules, WHO, rows.asset, ["pump-1"], rows, factors=factors).alerts
 
     def do(self, action: Action) -> Alert | None:
         return apply(self.state.episodes[0], action, self.rules, WHO, "pump-1")
