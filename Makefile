@@ -51,7 +51,8 @@ docs: setup  ## Write what is written from the code: reference, schemas, dashboa
 	$(BIN)/python deploy/grafana/generate.py
 	$(BIN)/python deploy/prometheus/rule.py
 
-pictures: setup  ## Take the README's pictures of the live page anew (needs Chromium)
+pictures: setup  ## Make the pictures of README and docs anew (those of the live page need Chromium)
+	$(BIN)/python benchmarks/drift.py --picture docs/images/slow-drift.png
 	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_live_page.py -k pictures -q
 
 test-kafka: setup  ## The integration tests on Apache Kafka as well (needs Java 17 and Maven)

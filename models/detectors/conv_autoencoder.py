@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from models import runtime
 from models.base import Float32
 from models.network import Shapes
 from models.ranges import within
 from models.reconstruction import Autoencoder
+from models.search import Real, Space, Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,16 @@ class Config:
         )
         if self.window % 4:
             raise ValueError(f"window: expected a multiple of 4 (two layers halve it), got {self.window}")
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(8, 96, step=4),
+    "filters": Whole(8, 64, log=True),
+    "code": Whole(1, 32, log=True),
+    "kernel": Whole(3, 11),
+    "noise": Real(0.0, 0.5),
+}
 
 
 def build(signals: int, config: Config) -> Any:

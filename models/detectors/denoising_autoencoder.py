@@ -26,7 +26,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from models.network import Shapes
 from models.objective import Call, Objective
 from models.ranges import within
 from models.reconstruction import Autoencoder
+from models.search import Real, Space, Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,16 @@ class Config:
     def __post_init__(self) -> None:
         within(self, window=(8, 1024), units=(1, 1024), code=(1, 512), passes=(2, 8))
         within(self, epochs=(1, 10_000), noise=(0.0, 1.0))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(8, 96, log=True),
+    "units": Whole(16, 256, log=True),
+    "code": Whole(2, 64, log=True),
+    "passes": Whole(2, 8),
+    "noise": Real(0.0, 0.5),
+}
 
 
 def build(signals: int, config: Config) -> Any:

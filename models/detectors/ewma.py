@@ -22,11 +22,13 @@ Cost: no TensorFlow; microseconds a window. Paper: Roberts 1959, Control Chart T
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from models.base import Float32
 from models.ranges import within
+from models.search import Real, Space, Whole
 from models.surprise import SurpriseDetector
 from models.windows import fill_forward
 
@@ -40,6 +42,10 @@ class Config:
 
     def __post_init__(self) -> None:
         within(self, window=(4, 1024), span=(1.0, 1024.0))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {"window": Whole(8, 128, log=True), "span": Real(2.0, 100.0, log=True)}
 
 
 class Ewma(SurpriseDetector):

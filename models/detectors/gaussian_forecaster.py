@@ -44,6 +44,7 @@ from models.forecasting import targets
 from models.network import Shapes
 from models.objective import Call, Loss, Objective, mean
 from models.ranges import within
+from models.search import Real, Space, Whole
 from models.weights import checked
 from models.windows import WindowSet, check_windows, fill_forward
 
@@ -75,6 +76,16 @@ class Config:
     def __post_init__(self) -> None:
         within(self, window=(8, 1024), ahead=(1, self.window // 2), units=(1, 512), lags=(1, self.window // 2))
         within(self, epochs=(1, 10_000), noise=(0.0, 1.0))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(16, 96, log=True),
+    "ahead": Whole(1, 4),
+    "units": Whole(8, 96, log=True),
+    "lags": Whole(1, 7),
+    "noise": Real(0.0, 0.4),
+}
 
 
 def build(signals: int, config: Config) -> Any:

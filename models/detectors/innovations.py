@@ -45,6 +45,7 @@ from models.errors import InvalidArtifact
 from models.memory import ROWS
 from models.ranges import within
 from models.scaling import RobustScaler
+from models.search import OneOf, Space, Whole
 from models.stepping import CarriedState, pieces
 from models.walking import MEMBERS, PURGE, Judged, Walker, begin, folds
 from models.weights import checked
@@ -64,6 +65,10 @@ class Config:
 
     def __post_init__(self) -> None:
         within(self, window=(ROWS, 4096))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {"window": Whole(40, 256, log=True), "memory": OneOf((True, False))}
 
 
 class Innovations:

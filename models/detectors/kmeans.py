@@ -37,6 +37,7 @@ import numpy.typing as npt
 
 from models.base import FitReport, Float32, Float64, Progress
 from models.ranges import within
+from models.search import Space, Whole
 from models.weights import checked
 from models.whole import WholeWindowDetector, squared_distances
 from models.windows import WindowSet, fill_forward
@@ -54,6 +55,10 @@ class Config:
 
     def __post_init__(self) -> None:
         within(self, window=(1, 1024), clusters=(1, 4096))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {"window": Whole(1, 128, log=True), "clusters": Whole(2, 256, log=True)}
 
 
 class Kmeans(WholeWindowDetector):

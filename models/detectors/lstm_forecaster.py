@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from models import runtime
 from models.base import Float32
 from models.forecasting import RecurrentForecaster, check_recurrent, recurrent, recurrent_forward, recurrent_shapes
 from models.network import Shapes
+from models.search import Real, Space, Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,16 @@ class Config:
 
     def __post_init__(self) -> None:
         check_recurrent(self)
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(8, 96, log=True),
+    "units": Whole(8, 96, log=True),
+    "layers": Whole(1, 2),
+    "lags": Whole(1, 7),
+    "noise": Real(0.0, 0.4),
+}
 
 
 def build(signals: int, config: Config) -> Any:

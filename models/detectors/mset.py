@@ -39,6 +39,7 @@ import numpy.typing as npt
 from models.base import FitReport, Float32, Progress
 from models.errors import InvalidArtifact
 from models.ranges import within
+from models.search import Space, Whole
 from models.surprise import SurpriseDetector
 from models.tiles import product
 from models.weights import checked
@@ -60,6 +61,10 @@ class Config:
 
     def __post_init__(self) -> None:
         within(self, window=(4, 1024), memory=(2, 8192))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {"window": Whole(8, 128, log=True), "memory": Whole(32, 1024, log=True)}
 
 
 class Mset(SurpriseDetector):

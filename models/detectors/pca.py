@@ -40,6 +40,7 @@ import numpy.typing as npt
 from models.base import FitReport, Float32, Float64, Progress
 from models.errors import InvalidArtifact
 from models.ranges import within
+from models.search import Real, Space, Whole
 from models.tiles import product
 from models.weights import checked
 from models.whole import WholeWindowDetector
@@ -60,6 +61,14 @@ class Config:
 
     def __post_init__(self) -> None:
         within(self, window=(1, 1024), variance=(0.01, 0.9999), most_components=(1, 1024))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(1, 128, log=True),
+    "variance": Real(0.5, 0.99),
+    "most_components": Whole(4, 256, log=True),
+}
 
 
 class Pca(WholeWindowDetector):

@@ -43,6 +43,7 @@ from models.network import Shapes
 from models.objective import Call, Loss, Objective, huber, mean
 from models.ranges import within
 from models.reconstruction import Autoencoder
+from models.search import Real, Space, Whole
 from models.weights import checked
 from models.windows import WindowSet, fill_forward
 
@@ -73,6 +74,17 @@ class Config:
         within(self, epochs=(1, 10_000), noise=(0.0, 1.0))
         if self.window % 4:
             raise ValueError(f"window: expected a multiple of 4 (two layers halve it), got {self.window}")
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(8, 96, step=4),
+    "filters": Whole(8, 64, log=True),
+    "code": Whole(2, 64, log=True),
+    "kernel": Whole(3, 9),
+    "doubt": Real(0.0, 0.5),
+    "noise": Real(0.0, 0.4),
+}
 
 
 def build(signals: int, config: Config) -> Any:

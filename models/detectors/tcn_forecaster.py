@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from models import runtime
 from models.base import Float32
@@ -32,6 +32,7 @@ from models.convolution import CausalLayer, Convolutions
 from models.forecasting import Forecaster
 from models.network import Shapes
 from models.ranges import within
+from models.search import Real, Space, Whole
 from models.stepping import Body
 
 
@@ -62,6 +63,17 @@ class Config:
     def sight(self) -> int:
         """Rows that what it foretells depends on."""
         return 1 + (self.taps - 1) * ((1 << self.layers) - 1)
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(8, 96, log=True),
+    "filters": Whole(8, 64, log=True),
+    "taps": Whole(2, 5),
+    "layers": Whole(2, 5),
+    "lags": Whole(1, 7),
+    "noise": Real(0.0, 0.4),
+}
 
 
 def build(signals: int, config: Config) -> Any:

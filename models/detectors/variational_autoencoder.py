@@ -39,6 +39,7 @@ from models.network import Shapes
 from models.objective import Call, Loss, Objective, huber, mean
 from models.ranges import within
 from models.reconstruction import Autoencoder
+from models.search import Real, Space, Whole
 from models.weights import checked
 from models.windows import WindowSet, fill_forward
 
@@ -65,6 +66,15 @@ class Config:
 
     def __post_init__(self) -> None:
         within(self, window=(8, 1024), units=(1, 1024), code=(1, 256), epochs=(1, 10_000), noise=(0.0, 1.0))
+
+
+#: What ``headrace tune`` may turn.
+SEARCH: Final[Space] = {
+    "window": Whole(8, 96, log=True),
+    "units": Whole(16, 256, log=True),
+    "code": Whole(2, 64, log=True),
+    "noise": Real(0.0, 0.5),
+}
 
 
 def build(signals: int, config: Config) -> Any:
