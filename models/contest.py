@@ -9,9 +9,10 @@ faults are not the plant's: take the order as a hint, and the figures as compara
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,67 @@ class Standing:
         return self.volume - self.false_alarms
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Exam:
+    """What candidates learn from and are asked.
+
+    learnt     (row, signal), clean
+    clean      (row, signal), what follows it, clean as well: nothing may alarm there
+    trials     rows with faults, (row, signal), and which these are, (row,); ``continues``: they too follow ``learnt``
+    """
+
+    learnt: Float64
+    clean: Float64
+    trials: Sequence[tuple[Float64, npt.NDArray[np.bool_]]]
+    continues: bool = True
+
+    def sit(self, detector: str, config: Mapping[str, Any], seed: int = 0) -> Standing:
+        """Let one candidate learn and answer. Raises ``TrainingError``, ``UnknownDetector``, ``ValueError``."""
+        fitted = learn(self.learnt, detector, config, seed)
+        untouched = fitted.scores(self.clean, _times(self.clean), continues=True)
+        faulty = [
+            (labels, fitted.scores(values, _times(values), continues=self.continues)) for values, labels in self.trials
+        ]
+        return Standing(
+            detector,
+            found=float(np.mean([(scores[labels] >= 1).any() for labels, scores in faulty])),
+            volume=float(np.mean([vus(labels, scores, _TOLERANCE)[0] for labels, scores in faulty])),
+            false_alarms=float((untouched >= 1).mean()),
+        )
+
+    def digest(self) -> str:
+        """Tells exams apart: another one for other rows or faults."""
+        sha = hashlib.sha256()
+        for array in (self.learnt, self.clean, *(part for trial in self.trials for part in trial)):
+            sha.update(str(array.shape).encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+
+def made_up(history: Float64, seed: int = 0) -> Exam:
+    """An exam without a label: faults of the usual sorts, laid over copies of the newest quarter of clean history.
+
+    Raises ``TrainingError`` if there is too little history, or none that moves.
+    """
+    learnt, clean = _halves(history)
+    trials = [
+        _with_fault(learnt, clean, sort, np.random.default_rng([seed, place])) for place, sort in enumerate(_SORTS)
+    ]
+    return Exam(learnt, clean, trials)
+
+
+def labelled(history: Float64, faulty: Sequence[tuple[Float64, npt.NDArray[np.bool_]]]) -> Exam:
+    """An exam of recordings with faults that are known: (row, signal), and which rows they are, (row,).
+
+    What has no fault in it is left out. Raises ``TrainingError`` if nothing is left, or if there is too little history.
+    """
+    trials = [(values, labels) for values, labels in faulty if labels.any()]
+    if not trials:
+        raise TrainingError("no row of the recordings to judge by is labelled: give some with faults, or none at all")
+    learnt, clean = _halves(history)
+    return Exam(learnt, clean, trials, continues=False)
+
+
 def contest(
     history: Float64, candidates: Sequence[str] = QUICK, *, seed: int = 0, progress: Progress = no_progress
 ) -> list[Standing]:
@@ -56,30 +118,24 @@ def contest(
 
     Raises ``TrainingError`` if there is too little history, ``UnknownDetector`` for a name.
     """
+    exam, standings = made_up(history, seed), []
+    for place, name in enumerate(candidates, 1):
+        standings.append(exam.sit(name, {}, seed))
+        progress(place, len(candidates), name)
+    return sorted(standings, key=lambda standing: -standing.worth)
+
+
+def _halves(history: Float64) -> tuple[Float64, Float64]:
+    """The older three quarters of the newest rows, and the rest of them."""
     rows = history[-_MOST_ROWS:]
     if len(rows) < _LEAST_ROWS:
         raise TrainingError(f"a contest needs {_LEAST_ROWS} clean rows, there are {len(rows)}: give more history")
     cut = round((1 - _HELD_BACK) * len(rows))
-    learnt, clean = rows[:cut], rows[cut:]
-    trials = [
-        _with_fault(learnt, clean, sort, np.random.default_rng([seed, place])) for place, sort in enumerate(_SORTS)
-    ]
-    at_ms = np.arange(len(clean)) * 1000
-    standings = []
-    for place, name in enumerate(candidates, 1):
-        fitted = learn(learnt, name, {}, seed)
-        untouched = fitted.scores(clean, at_ms, continues=True)
-        faulty = [(labels, fitted.scores(values, at_ms, continues=True)) for values, labels in trials]
-        standings.append(
-            Standing(
-                name,
-                found=float(np.mean([(scores[labels] >= 1).any() for labels, scores in faulty])),
-                volume=float(np.mean([vus(labels, scores, _TOLERANCE)[0] for labels, scores in faulty])),
-                false_alarms=float((untouched >= 1).mean()),
-            )
-        )
-        progress(place, len(candidates), name)
-    return sorted(standings, key=lambda standing: -standing.worth)
+    return rows[:cut], rows[cut:]
+
+
+def _times(rows: Float64) -> npt.NDArray[np.int64]:
+    return np.arange(len(rows)) * 1000
 
 
 def _with_fault(

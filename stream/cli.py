@@ -44,6 +44,7 @@ class _Help(click.Group):
             "backtest",
             "evaluate",
             "choose",
+            "tune",
             "alerts",
             "dlq",
             "simulate",
@@ -443,6 +444,65 @@ def choose(
     from stream.commands.choose import run_choose  # noqa: PLC0415
 
     run_choose(data, candidates=candidates, seed=seed, time_column=time_column, asset_column=asset_column)
+
+
+@main.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@_PLAN
+@click.option("--detector", required=True, help="Which of the plan's detectors.")
+@click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(min=0.01), help="How long to search.")
+@click.option("--trials", type=click.IntRange(min=1), help="Stop after so many, if the time is not up before.")
+@click.option(
+    "--judge-by",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Recordings with a column of labels; without any, faults are laid over clean history.",
+)
+@click.option(
+    "--study",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the search and its best artifact; what is in it goes on. Default: studies/DETECTOR by the plan.",
+)
+@click.option("--seed", default=0, show_default=True, help="Same data, seed and trials: the same search.")
+@_TIME_COLUMN
+@_ASSET_COLUMN
+@_explained
+@_examples("""
+headrace tune history/ --detector pumps --minutes 20
+headrace tune history/ --detector pumps --minutes 20   # again: goes on where it stopped
+headrace tune history/ --detector pumps --judge-by labelled/ --trials 40
+""")
+def tune(
+    data: tuple[Path, ...],
+    plan_path: Path,
+    detector: str,
+    minutes: float,
+    trials: int | None,
+    judge_by: tuple[Path, ...],
+    study: Path | None,
+    seed: int,
+    time_column: str | None,
+    asset_column: str | None,
+) -> None:
+    """Search for the settings of a detector that do best on held-back data, and train with the best.
+
+    The newest quarter of the longest recording is kept from each candidate, as `headrace choose` does. What the plan's
+    `config` says is fixed; the rest is searched. Needs the extra: pip install 'headrace[tune]'.
+    """
+    from stream.commands.tune import run_tune  # noqa: PLC0415
+
+    run_tune(
+        plan_path,
+        data,
+        detector=detector,
+        minutes=minutes,
+        judge_by=judge_by,
+        study=study,
+        trials=trials,
+        seed=seed,
+        time_column=time_column,
+        asset_column=asset_column,
+    )
 
 
 @main.command()

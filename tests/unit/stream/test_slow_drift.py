@@ -10,11 +10,11 @@ import pytest
 
 from models.datasets import Recording
 from models.train import train
+from stream.assembly import Image
 from stream.pipeline import Pipeline
 from stream.records import Alert, Output, Readings
 from stream.settings import Plan, load_plan
 from stream.shelf import Shelf
-from stream.state import Image
 
 PERIOD_MS = 60_000
 DAY = 24 * 60  # rows
