@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from stream.commands.models_group import models_group
+from stream.commands.operators_group import operators_groups
 from stream.sources import BRIDGES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +47,8 @@ class _Help(click.Group):
             "choose",
             "tune",
             "alerts",
+            "maintenance",
+            "mode",
             "dlq",
             "simulate",
         ]
@@ -446,6 +449,7 @@ def choose(
     run_choose(data, candidates=candidates, seed=seed, time_column=time_column, asset_column=asset_column)
 
 
+<<<<<<< HEAD
 @main.command()
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @_PLAN
@@ -528,6 +532,9 @@ def alerts(plan_path: Path, topic: str | None, as_json: bool, from_start: bool, 
     for alert in follow(kafka, topic or topics.alerts, from_start=from_start or until_end, until_end=until_end):
         if alert is not None:
             click.echo(to_json(alert).decode() if as_json else alert_line(alert))
+=======
+operators_groups(main, _PLAN, _explained, _examples)
+>>>>>>> 6529edc (Commands for operators: acknowledge, shelve, resolve, label, look back; maintenance and modes)
 
 
 @main.group()
