@@ -449,7 +449,6 @@ def choose(
     run_choose(data, candidates=candidates, seed=seed, time_column=time_column, asset_column=asset_column)
 
 
-<<<<<<< HEAD
 @main.command()
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @_PLAN
@@ -509,32 +508,7 @@ def tune(
     )
 
 
-@main.command()
-@_PLAN
-@click.option("--topic", help="The alert topic; default: the plan's, or plant.alerts.v1.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as on the topic.")
-@click.option("--from-start", is_flag=True, help="Begin with the oldest alert that the topic still has.")
-@click.option("--until-end", is_flag=True, help="Stop at the end of the topic instead of waiting for more.")
-@_explained
-@_examples("""
-headrace alerts
-headrace alerts --from-start --until-end --json | jq .asset
-""")
-def alerts(plan_path: Path, topic: str | None, as_json: bool, from_start: bool, until_end: bool) -> None:
-    """Follow the alert topic."""
-    from stream.commands.console import alert_line  # noqa: PLC0415
-    from stream.follow import follow  # noqa: PLC0415
-    from stream.records import to_json  # noqa: PLC0415
-    from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan  # noqa: PLC0415
-
-    topics = load_plan(plan_path).topics if plan_path.exists() else TopicSettings()
-    kafka = from_environment(KafkaSettings)
-    for alert in follow(kafka, topic or topics.alerts, from_start=from_start or until_end, until_end=until_end):
-        if alert is not None:
-            click.echo(to_json(alert).decode() if as_json else alert_line(alert))
-=======
 operators_groups(main, _PLAN, _explained, _examples)
->>>>>>> 6529edc (Commands for operators: acknowledge, shelve, resolve, label, look back; maintenance and modes)
 
 
 @main.group()
