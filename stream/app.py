@@ -20,6 +20,7 @@ from stream.belt import Belt, Taken
 from stream.changelog import Changelog
 from stream.control import Control, ControlReader
 from stream.labels import Label
+from stream.page.acting import Acting
 from stream.page.board import Board
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
@@ -124,18 +125,19 @@ def create_app(
     changelog: Changelog | None = None,
     board: Board | None = None,
     control: ControlReader | None = None,
+    acting: Acting | None = None,
 ) -> App:
     """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``).
 
     Without ``changelog``, or where the worker's settings want no snapshots, the state is in memory only, and a batch is
     acknowledged when the sinks have its output. ``board`` is what the live page shows; without one there is no page.
-    ``control`` reads the control topics, which it has handlers for.
+    ``control`` reads the control topics, which it has handlers for; ``acting`` takes what operators do on the page.
     """
     app = _configured(kafka, worker)
     app.publisher = publisher
     app.grace_s = worker.grace_s
     app.health = health
-    app.web_server = WebServer(metrics.registry, health, board, host=worker.web_host, port=worker.web_port)
+    app.web_server = WebServer(metrics.registry, health, board, acting, host=worker.web_host, port=worker.web_port)
     belt = Belt(pipeline.process, publisher.publish, ThreadPoolExecutor(1, thread_name_prefix="pipeline"))
 
     async def show_open() -> None:

@@ -5,7 +5,8 @@
     GET /health/ready   200 while it can work, 503 with the reasons why not
     GET /               the live page (``stream.page``), if the worker has one
 
-Only GET and HEAD; nothing here changes anything. Only the page names assets.
+Only GET and HEAD, but for what operators do on the page (``stream.page.acting``), if it has a token. Only the page
+names assets.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from stream.page.acting import MOST_BYTES, Acting
 from stream.page.board import Board
 from stream.page.routes import add_page
 
@@ -123,6 +125,7 @@ class WebServer:
         registry: CollectorRegistry,
         health: Health,
         board: Board | None = None,
+        acting: Acting | None = None,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -130,6 +133,7 @@ class WebServer:
         self._registry = registry
         self._health = health
         self._board = board
+        self._acting = acting
         self._host = host
         self.port = port
         self._runner: web.AppRunner | None = None
@@ -143,12 +147,12 @@ class WebServer:
         """Bind and serve. Raises ``OSError`` that names the address if it is taken."""
         if self._runner is not None:
             return
-        app = web.Application(client_max_size=1024)
+        app = web.Application(client_max_size=MOST_BYTES)
         app.on_response_prepare.append(_without_banner)
         if self._board is None:
             app.router.add_get("/", self._index)
         else:
-            add_page(app, self._board, self._health.told)
+            add_page(app, self._board, self._health.told, self._acting)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health/live", self._live)
         app.router.add_get("/health/ready", self._ready)
@@ -176,6 +180,8 @@ class WebServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+        if self._acting is not None:
+            await self._acting.stop()
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=_INDEX)

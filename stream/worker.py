@@ -19,6 +19,8 @@ from stream.assembly import Image
 from stream.changelog import Changelog
 from stream.cli import installed_version
 from stream.control import ControlReader
+from stream.controlwriter import ControlWriter
+from stream.page.acting import Acting
 from stream.partition import Restored
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
@@ -122,6 +124,7 @@ def build(
     if alertmanager.urls:
         sinks.append(AlertmanagerSink(alertmanager))
     sinks.append(PrometheusSink(metrics))
+    token = page.token.get_secret_value()
     board = page.board(site=plan.site, units=plan.units) if page.enabled else None
     if board is not None:
         sinks.append(PageSink(board))
@@ -138,14 +141,16 @@ def build(
         changelog=Changelog(kafka, plan.topics.state),
         board=board,
         control=control,
+        acting=Acting(token, plan.topics, ControlWriter(kafka)) if token else None,
     )
 
 
 def _build_from_environment(settings: WorkerSettings) -> App:
     plan, kafka, influx = load_plan(settings.plan), from_environment(KafkaSettings), from_environment(InfluxSettings)
     alertmanager = from_environment(AlertmanagerSettings)
-    redact(secrets_of([kafka, influx, alertmanager]))
-    return build(plan, kafka, settings, influx, alertmanager, from_environment(PageSettings))
+    page = from_environment(PageSettings)
+    redact(secrets_of([kafka, influx, alertmanager, page]))
+    return build(plan, kafka, settings, influx, alertmanager, page)
 
 
 def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:

@@ -45,6 +45,10 @@ class AlertBook:
                 del held[alert.id]
                 self._forget(alert)
 
+    def newest(self, alert: str) -> Alert | None:
+        """The newest of an alert, by its id."""
+        return self._open.get(alert) or self._resolved.get(alert)
+
     def open(self) -> list[Alert]:
         """Those that are open: the worst first, of equals the newest."""
         newest_first = sorted(self._open.values(), key=lambda alert: (alert.opened, alert.id), reverse=True)

@@ -1,4 +1,4 @@
-"""The page over HTTP: a few static files and two questions, all of them GET, nothing changes anything.
+"""The page over HTTP: a few static files and two questions, and what operators do (``stream.page.acting``).
 
     GET /                                      the page
     GET /page/<file>                           its script and style
@@ -6,7 +6,7 @@
     GET /api/asset?name=pump-17&since_ms=...   an asset's state, alerts, and rows observed after ``since_ms``
 
 The page asks every second or two while somebody looks at it, and not at all while its tab is hidden. It needs nothing
-from anywhere else, and its policy lets the browser fetch nothing else. An operator's actions will be POSTs beside it.
+from anywhere else, and its policy lets the browser fetch nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from stream.page.acting import Acting
 from stream.page.board import Board, Drawn
 
 _TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -45,8 +46,14 @@ class _File:
     tag: str
 
 
-def add_page(app: web.Application, board: Board, health: Callable[[], Mapping[str, Any]]) -> None:
-    """Serve the page of ``board`` from ``app``. ``health``: how the worker is, shown as it is."""
+def add_page(
+    app: web.Application, board: Board, health: Callable[[], Mapping[str, Any]], acting: Acting | None = None
+) -> None:
+    """Serve the page of ``board`` from ``app``.
+
+    health   how the worker is, shown as it is
+    acting   takes what operators do; without it the page only shows
+    """
     served = _files()
 
     async def static(request: web.Request) -> web.Response:
@@ -60,7 +67,7 @@ def add_page(app: web.Application, board: Board, health: Callable[[], Mapping[st
 
     async def overview(request: web.Request) -> web.Response:
         answer = board.overview(query=_text(request, "query"), state=_text(request, "state"))
-        return await _json({**answer, "worker": health()})
+        return await _json({**answer, "worker": health(), "acts": acting is not None})
 
     async def asset(request: web.Request) -> web.Response:
         since = _text(request, "since_ms") or "0"
@@ -69,8 +76,15 @@ def add_page(app: web.Application, board: Board, health: Callable[[], Mapping[st
         found = board.asset(_text(request, "name"), int(since))
         if found is None:
             raise web.HTTPNotFound(text="no such asset on this worker")
-        return await _json(*found)
+        told, drawn = found
+        return await _json({**told, "acts": acting is not None}, drawn)
 
+    async def act(request: web.Request) -> web.Response:
+        if acting is None:
+            raise web.HTTPForbidden(text="this page only shows: set HEADRACE_PAGE_TOKEN to act on it")
+        return await acting.take(request, board.alerts.newest)
+
+    app.router.add_post("/api/act", act)
     app.router.add_get("/", static)
     app.router.add_get("/page/{file}", static)
     app.router.add_get("/api/overview", overview)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from models.datasets import Recording
+from stream.actions import Action
 from stream.backtest import columns
+from stream.labels import Label
+from stream.page.acting import Acting
 from stream.page.board import Board
 from stream.pipeline import Pipeline
 from stream.records import Readings
-from stream.settings import Plan
+from stream.settings import Plan, TopicSettings
 from stream.shelf import Shelf
 from stream.sinks.prometheus import Metrics
 from stream.web import Health, WebServer
@@ -20,8 +24,8 @@ from stream.web import Health, WebServer
 class LivePlant:
     """Serves the page from ``start`` to ``stop``; ``play`` lets the plant's time go on."""
 
-    def __init__(self, plan: Plan, recordings: Sequence[Recording], *, site: str = "north") -> None:
-        self._pipeline = Pipeline(plan, Shelf(plan))
+    def __init__(self, plan: Plan, recordings: Sequence[Recording], *, site: str = "north", token: str = "") -> None:
+        self.pipeline = Pipeline(plan, Shelf(plan))
         self._recordings = recordings
         self.now_ms = min(int(held.at_ms[0]) for held in recordings)
         self.board = Board(
@@ -29,7 +33,9 @@ class LivePlant:
         )
         self.health = Health()
         self.health.connected, self.health.partitions, self.health.models_loaded = True, 4, True
-        self._server = WebServer(Metrics().registry, self.health, self.board)
+        self.written: list[Action | Label] = []
+        acting = Acting(token, TopicSettings(), Loop(self)) if token else None
+        self._server = WebServer(Metrics().registry, self.health, self.board, acting)
 
     @property
     def url(self) -> str:
@@ -46,7 +52,7 @@ class LivePlant:
         end_ms = self.now_ms + round(seconds * 1000)
         while self.now_ms < end_ms:
             until_ms = min(self.now_ms + round(step_s * 1000), end_ms)
-            self.board.take(self._pipeline.run(0, self._readings(self.now_ms, until_ms)))
+            self.board.take(self.pipeline.run(0, self._readings(self.now_ms, until_ms)))
             self.now_ms = until_ms
 
     def _readings(self, from_ms: int, until_ms: int) -> Readings:
@@ -56,13 +62,33 @@ class LivePlant:
             rows = slice(*np.searchsorted(held.at_ms, [from_ms, until_ms]).tolist())
             at_ms.append(held.at_ms[rows])
             asset.append(np.full(len(at_ms[-1]), index, dtype=np.int32))
-            values.append(columns(held.signals, held.values[rows], self._pipeline.signals))
+            values.append(columns(held.signals, held.values[rows], self.pipeline.signals))
         order = np.argsort(np.concatenate(at_ms), kind="stable")
         return Readings(
             names=tuple(held.asset for held in self._recordings),
             asset=np.concatenate(asset)[order],
             at_ms=np.concatenate(at_ms)[order],
-            signals=self._pipeline.signals,
+            signals=self.pipeline.signals,
             values=np.concatenate(values)[order],
             record=np.arange(len(order), dtype=np.int32),
         )
+
+
+class Loop:
+    """The control topics in short: what is done on the page comes back to the plant's pipeline at once."""
+
+    def __init__(self, plant: LivePlant) -> None:
+        self._plant = plant
+
+    async def write(self, topic: str, key: str, value: bytes) -> None:
+        plant = self._plant
+        if topic == TopicSettings().actions:
+            action = msgspec.json.decode(value, type=Action)
+            plant.written.append(action)
+            plant.board.take(plant.pipeline.act(action))
+        else:
+            label = msgspec.json.decode(value, type=Label)
+            plant.written.append(label)
+            plant.board.take(plant.pipeline.label(key, label))
+
+    async def stop(self) -> None: ...

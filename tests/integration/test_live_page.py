@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chromium import Page, chromium
 from live_plant import LivePlant
@@ -17,11 +18,13 @@ from PIL import Image
 
 from models.datasets import Recording
 from models.evaluate import Event
+from stream.actions import Action
 from stream.records import Alert, Diagnosis, Output
 from stream.settings import Plan, load_plan
 
 pytestmark = pytest.mark.browser
 
+TOKEN = "0123456789abcdef"
 MakeRecording = Callable[..., Recording]
 DRAWN = """[...document.querySelectorAll('canvas')].map(canvas => {
   const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
@@ -171,6 +174,77 @@ async def test_held_it_stands_still_and_a_lost_worker_is_told(page: Page, plant:
     await plant.start()
     await page.wait_for("document.querySelector('#link').dataset.link === 'live'")
     page.complaints.clear()  # the browser says itself that the connection was refused
+
+
+async def test_an_operator_acts_on_an_alert_with_the_keyboard_and_a_token(
+    page: Page, plan: Plan, make_recording: MakeRecording, tmp_path: Path
+) -> None:
+    recording = make_recording("pump-2", seed=2)
+    recording.values[300:, 1] += np.where(np.arange(300) % 2, 12.0, -12.0)
+    plant = LivePlant(plan, [recording], token=TOKEN)
+    plant.play(345)
+    async with serving(plant, page):
+        await page.open(f"{plant.url}/#/asset/pump-2")
+        await page.wait_for("document.querySelectorAll('.deeds').length === 2")
+        await page.wait_for("!document.querySelector('#sign').hidden")
+        assert await page.evaluate("document.querySelectorAll('.buttons:not([hidden])').length") == 0
+        await sign_on(page, "anna", "x" * len(TOKEN))
+        await page.evaluate("document.querySelector('[data-deed=ack]').click()")
+        assert "the token is not right" in await page.wait_for(
+            "document.querySelector('#acted').innerText.startsWith('Not') && document.querySelector('#acted').innerText"
+        )
+        page.complaints.clear()  # the browser says itself that it was refused
+        assert plant.written == []
+
+        await page.wait_for("!document.querySelector('#sign').hidden")
+        await sign_on(page, "anna", TOKEN)
+        await page.evaluate("document.querySelector('#comment').focus()")
+        for key in "seen":
+            await page.press(key)
+        await page.evaluate("document.querySelector('[data-deed=ack]').focus()")
+        await page.press("Enter")
+        await page.wait_for("document.querySelector('.standing').innerText === 'Acknowledged by anna.'")
+        assert "acknowledged by anna: seen" in await page.text(".life")
+        assert (await page.text("#acted")).startswith("Acknowledged: pump-2, ")
+        (ack,) = plant.written
+        assert isinstance(ack, Action)
+        assert (ack.action, ack.asset, ack.by, ack.comment) == ("ack", "pump-2", "anna", "seen")
+        await page.wait_for("document.querySelector('#alerts').innerText.includes('Acknowledged by anna')")
+
+        await page.click("[data-deed=shelve]")
+        await page.wait_for("!!document.querySelector('[data-deed=unshelve]')")
+        await page.click("[data-deed=false_alarm]")
+        await page.wait_for("document.querySelector('.standing').innerText.includes('threshold moved to')")
+        await page.show_as(1280, 900)
+        folder = Path(os.environ.get("HEADRACE_PICTURES", tmp_path))
+        picture = await photograph(page, folder / "page-acting.png")
+        assert picture.size == (1280, 900)
+        await page.send("Accessibility.enable")
+        nodes = (await page.send("Accessibility.getFullAXTree"))["nodes"]
+        said = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+        assert {("group", "Act on the alert of quick"), ("group", "Act on the alert of slow")} <= set(said)
+        assert {("button", "Resolve"), ("button", "True fault"), ("button", "Unshelve")} <= set(said)
+        assert [role for role, name in said if role in {"button", "textbox"} and not name] == []
+        await page.click("[data-deed=resolve]")
+        await page.wait_for("document.querySelectorAll('.deeds').length === 1")
+        assert [held.action for held in plant.written if isinstance(held, Action)] == ["ack", "shelve", "resolve"]
+
+
+async def sign_on(page: Page, name: str, token: str) -> None:
+    for field, text in (("#by", name), ("#token", token)):
+        await page.evaluate(f"document.querySelector('{field}').value = ''")
+        await page.evaluate(f"document.querySelector('{field}').focus()")
+        for key in text:
+            await page.press(key)
+    await page.press("Enter")
+    await page.wait_for("document.querySelectorAll('.buttons:not([hidden])').length")
+
+
+async def test_without_a_token_in_the_settings_the_page_only_shows(page: Page, plant: LivePlant) -> None:
+    plant.play(245)
+    await page.open(f"{plant.url}/#/asset/pump-2")
+    await page.wait_for("document.querySelectorAll('.deeds').length")
+    assert await page.evaluate("document.querySelector('#acting').hidden")
 
 
 async def test_an_alert_of_the_data_and_a_diagnosis_are_told_in_words(

@@ -1,5 +1,6 @@
 // The right side: one asset with its signals in their bands, its scores, contributions and alerts.
 
+import { deedsOf, updateDeeds } from "./act.js";
 import { Chart } from "./chart.js";
 import { h, keyed, say, shape } from "./dom.js";
 import { STATES, causesOf, clock, diagnosisOf, duration, measured, moment, number, percent, plural, ratio as ratioOf, unitOf, verdictOf, words } from "./format.js";
@@ -153,12 +154,12 @@ export class AssetView {
       $("asset-alerts"),
       open,
       (alert) => alert.id,
-      () => h("div", { class: "told" }, h("p"), h("ul"), h("p", { class: "muted" })),
+      () => h("div", { class: "told" }, h("p"), h("ul"), h("p", { class: "muted" }), deedsOf()),
       (card, alert) => {
         card.dataset.state = alert.severity;
         const opened = Date.parse(alert.opened);
         const verdict = verdictOf(alert.verdict);
-        const [head, why, when] = card.children;
+        const [head, why, when, deeds] = card.children;
         const diagnosis = diagnosisOf(alert);
         say(head, `${STATES[alert.severity][0].toUpperCase()}${STATES[alert.severity].slice(1)}: ${verdict || "not as expected"}, says ${alert.detector}${diagnosis && `; ${diagnosis}`}`);
         const causes = alert.causes.slice(0, 3).filter((cause, place) => !place || cause.share >= 0.05);
@@ -170,6 +171,7 @@ export class AssetView {
             (alert.confidence < 1 ? ` ${percent(alert.confidence)} of its signals had a value.` : "") +
             ` Model ${alert.model_version}. Alert ${alert.id}.`,
         );
+        updateDeeds(deeds, alert, this.said.at_ms, this.said.acts);
       },
     );
   }

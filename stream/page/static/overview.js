@@ -1,5 +1,6 @@
 // The left side: counts by state, open alerts, the list of assets.
 
+import { standingOf } from "./act.js";
 import { assetLink, h, keyed, say, shape } from "./dom.js";
 import { STATES, causesOf, diagnosisOf, duration, moment, plural, ratio as ratioOf, verdictOf, words } from "./format.js";
 
@@ -70,7 +71,8 @@ function updateAlert(item, alert, nowMs, chosen) {
   const verdict = verdictOf(alert.verdict);
   const diagnosis = diagnosisOf(alert);
   say(why, `${causesOf(alert.causes) || "no single cause"}${verdict && `: ${verdict}`}${diagnosis && `; ${diagnosis}`}`);
-  say(by, `${STATES[alert.severity]}, ${alert.detector}, peak\u00a0${ratioOf(alert.peak / alert.threshold)}\u00a0×\u00a0threshold`);
+  const standing = standingOf(alert, nowMs);
+  say(by, `${STATES[alert.severity]}, ${alert.detector}, peak\u00a0${ratioOf(alert.peak / alert.threshold)}\u00a0×\u00a0threshold${standing && `. ${standing}`}`);
 }
 
 function drawAssets(said, chosen, filter) {

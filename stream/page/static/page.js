@@ -1,5 +1,6 @@
 // The page's course: which asset the address names, what to ask for and when, and what to say when no answer comes.
 
+import { drawSign, setUp } from "./act.js";
 import { AssetView } from "./asset.js";
 import { h, say } from "./dom.js";
 import { STATES, causesOf, duration, plural } from "./format.js";
@@ -72,6 +73,7 @@ const lookAtOne = again(async () => {
   if (!mine) return;
   const said = await ask("/api/asset", { name: mine.name, since_ms: mine.since });
   if (mine !== view) return;
+  drawSign(said?.acts);
   if (said) mine.take(said);
   else mine.gone();
 }, ASSET_MS);
@@ -160,5 +162,9 @@ document.addEventListener("visibilitychange", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view?.said && view.draw());
 window.addEventListener("hashchange", route);
 say($("zone"), `Times are in ${Intl.DateTimeFormat().resolvedOptions().timeZone}.`);
+setUp(() => {
+  lookAtAll();
+  lookAtOne();
+});
 route(null);
 lookAtAll();
