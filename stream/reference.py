@@ -59,6 +59,7 @@ from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
 from stream.sinks.page import PageSettings
 from stream.sinks.prometheus import Metrics
+from stream.sinks.webhook import WebhookSettings
 from stream.topics import topic_configs
 
 #: The tables of the plan, as they stand in it.
@@ -92,6 +93,7 @@ _ENVIRONMENT: tuple[type[BaseSettings], ...] = (
     PageSettings,
     InfluxSettings,
     AlertmanagerSettings,
+    WebhookSettings,
     BridgeSettings,
     MqttSettings,
     OpcuaSettings,

@@ -43,6 +43,7 @@ from stream.sinks.kafka import KafkaSink
 from stream.sinks.page import PageSettings, PageSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
 from stream.sinks.thin import Thinner
+from stream.sinks.webhook import WebhookSettings, WebhookSink
 from stream.state import Block
 from stream.topics import ensure_topics
 from stream.watchdog import Watchdog
@@ -109,6 +110,7 @@ def build(
     influx: InfluxSettings,
     alertmanager: AlertmanagerSettings,
     page: PageSettings,
+    webhook: WebhookSettings,
 ) -> App:
     """Load the models, make the topics that are missing, put the application together."""
     check_together(plan, worker)
@@ -123,6 +125,8 @@ def build(
         sinks.append(InfluxSink(influx, site=plan.site))
     if alertmanager.urls:
         sinks.append(AlertmanagerSink(alertmanager))
+    if webhook.urls:
+        sinks.append(WebhookSink(webhook))
     sinks.append(PrometheusSink(metrics))
     token = page.token.get_secret_value()
     board = page.board(site=plan.site, units=plan.units) if page.enabled else None
@@ -148,9 +152,9 @@ def build(
 def _build_from_environment(settings: WorkerSettings) -> App:
     plan, kafka, influx = load_plan(settings.plan), from_environment(KafkaSettings), from_environment(InfluxSettings)
     alertmanager = from_environment(AlertmanagerSettings)
-    page = from_environment(PageSettings)
-    redact(secrets_of([kafka, influx, alertmanager, page]))
-    return build(plan, kafka, settings, influx, alertmanager, page)
+    page, webhook = from_environment(PageSettings), from_environment(WebhookSettings)
+    redact(secrets_of([kafka, influx, alertmanager, page, webhook]))
+    return build(plan, kafka, settings, influx, alertmanager, page, webhook)
 
 
 def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:

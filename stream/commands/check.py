@@ -32,6 +32,7 @@ from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
 from stream.sinks.page import PageSettings
+from stream.sinks.webhook import WebhookSettings
 from stream.topics import reachable
 
 _SETTINGS: Final[tuple[type[BaseSettings], ...]] = (
@@ -41,6 +42,7 @@ _SETTINGS: Final[tuple[type[BaseSettings], ...]] = (
     AlertmanagerSettings,
     PageSettings,
     ModelsSettings,
+    WebhookSettings,
 )
 #: What a bridge reads and a worker does not.
 _BRIDGES: Final[tuple[type[BaseSettings], ...]] = (BridgeSettings, MqttSettings, OpcuaSettings)
@@ -79,6 +81,12 @@ def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = No
             console.print(f"[green]✓[/] broker {kafka.bootstrap} answers ({found} topics)")
         except StreamError as error:
             failures += _failed(console, error)
+    _outward(console, plan, settings)
+    return 2 if failures else 0
+
+
+def _outward(console: Console, plan: Plan | None, settings: Sequence[BaseSettings]) -> None:
+    """Print where results go, and who may act."""
     influx = next((held for held in settings if isinstance(held, InfluxSettings)), None)
     if influx:
         console.print(f"[green]✓[/] InfluxDB {influx.url or 'is off (HEADRACE_INFLUX_URL is empty)'}")
@@ -87,9 +95,16 @@ def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = No
     alertmanager = next((held for held in settings if isinstance(held, AlertmanagerSettings)), None)
     if alertmanager:
         console.print(f"[green]✓[/] Alertmanager {alertmanager.urls or 'is off (HEADRACE_ALERTMANAGER_URLS is empty)'}")
+    webhook = next((held for held in settings if isinstance(held, WebhookSettings)), None)
+    if webhook:
+        addresses = len([url for url in webhook.urls.split(",") if url])
+        console.print(f"[green]✓[/] webhooks: {addresses or 'off (HEADRACE_WEBHOOK_URLS is empty)'}")
+    page = next((held for held in settings if isinstance(held, PageSettings)), None)
+    if page and page.enabled:
+        acts = "with a token" if page.token.get_secret_value() else "nobody (HEADRACE_PAGE_TOKEN is empty)"
+        console.print(f"[green]✓[/] acting on the page: {acts}")
     if plan and (plan.topics.scores or (influx and influx.url)):
         console.print(f"[green]✓[/] scores kept: {_kept(plan)}")
-    return 2 if failures else 0
 
 
 def _would_run(console: Console, plan: Plan, workers: Sequence[WorkerSettings], sample: Path | None) -> int:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from stream.records import Alert, DeadLetter, Output, Scores
 from stream.settings import KafkaSettings, TopicSettings
@@ -20,6 +21,7 @@ from stream.sinks.kafka import KafkaSink
 from stream.sinks.memory import MemorySink
 from stream.sinks.page import PageSettings, PageSink
 from stream.sinks.prometheus import Metrics, PrometheusSink
+from stream.sinks.webhook import WebhookSettings, WebhookSink
 
 
 @contextmanager
@@ -41,6 +43,12 @@ def alertmanager_off() -> Iterator[Sink]:
 def alertmanager_away() -> Iterator[Sink]:
     """Nothing listens there."""
     yield AlertmanagerSink(AlertmanagerSettings(urls="http://127.0.0.1:9,http://127.0.0.1:9"), stop_s=0.1)
+
+
+@contextmanager
+def webhook_away() -> Iterator[Sink]:
+    """Nothing listens there."""
+    yield WebhookSink(WebhookSettings(urls="http://127.0.0.1:9/hook", secret=SecretStr("x" * 32)), stop_s=0.1)
 
 
 @contextmanager
@@ -81,6 +89,7 @@ SINKS = [
     page,
     alertmanager_off,
     alertmanager_away,
+    webhook_away,
     influxdb_off,
     influxdb_away,
     pytest.param(kafka, marks=pytest.mark.broker),
