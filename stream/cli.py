@@ -47,6 +47,7 @@ class _Help(click.Group):
             "choose",
             "tune",
             "alerts",
+            "incidents",
             "maintenance",
             "mode",
             "dlq",

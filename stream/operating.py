@@ -101,6 +101,19 @@ class ModeSettings(_Strict):
         return self.factor if self.judge else float("nan")
 
 
+class LineSettings(_Strict):
+    """A line of the plant: alerts of its assets that come together are one incident.
+
+    assets     names or patterns, in the order of the process
+    within_s   an alert that begins so soon after all others have ended still belongs to their incident
+    tie_s      of alerts that began within so short a time, the first in the process counts as the first cause
+    """
+
+    assets: Patterns
+    within_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    tie_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+
+
 def epoch_ms(at: datetime) -> int:
     """Milliseconds since 1970."""
     return round(at.timestamp() * 1000)

@@ -300,7 +300,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``threshold`` is the detector's times ``factor``, which labels and operating modes move. ``suppressed`` says why
     nobody is told (a maintenance window, a rule of the plan), ``re_alarm`` that it is open and nobody has acknowledged
     it for long; ``life`` is all that happened to it but for plain updates, ``action`` the operator's action that this
-    transition answers, ``incident`` what it is part of.
+    transition answers.
     """
 
     id: str
@@ -332,7 +332,6 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     re_alarm: bool = False
     life: tuple[Event, ...] = ()
     action: str = ""
-    incident: str = ""
 
     @property
     def told(self) -> bool:

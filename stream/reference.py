@@ -37,7 +37,7 @@ from stream.bridge.plan import (
 )
 from stream.bridge.settings import BridgeSettings, MqttSettings, OpcuaSettings
 from stream.errors import REASONS
-from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
+from stream.operating import LineSettings, MaintenanceSettings, ModeSettings, SuppressSettings
 from stream.schemas import schemas
 from stream.settings import (
     DetectorSettings,
@@ -75,6 +75,7 @@ _PLAN: dict[str, type[BaseModel]] = {
     "maintenance.NAME": MaintenanceSettings,
     "suppress.NAME": SuppressSettings,
     "modes.NAME": ModeSettings,
+    "lines.NAME": LineSettings,
     "thinning": ThinningSettings,
     "state": StateSettings,
     "bridge": BridgePlan,

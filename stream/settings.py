@@ -23,7 +23,7 @@ from models.signing import Signer, Verifier
 from models.store import Store
 from stream.bridge.plan import BridgePlan
 from stream.errors import ConfigError
-from stream.operating import MaintenanceSettings, ModeSettings, SuppressSettings
+from stream.operating import LineSettings, MaintenanceSettings, ModeSettings, SuppressSettings
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -303,7 +303,7 @@ class Plan(_Strict):
     site       name of the plant, a tag of all that is written
     units      of signals, by their names: what stands beside numbers and axes. Nothing is converted
     signals    physical ranges, by patterns of names
-    maintenance, suppress, modes   how the plant is run, by names of your choice
+    maintenance, suppress, modes, lines   how the plant is run, by names of your choice
     bridge     where readings come from, if a bridge of ours brings them
     models     the model store
     detectors  what is at work, by names of your choice
@@ -320,6 +320,7 @@ class Plan(_Strict):
     maintenance: dict[Name, MaintenanceSettings] = {}
     suppress: dict[Name, SuppressSettings] = {}
     modes: dict[Name, ModeSettings] = {}
+    lines: dict[Name, LineSettings] = {}
     bridge: BridgePlan = BridgePlan()
     models: StoreSettings = StoreSettings()
     detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)]

@@ -22,6 +22,7 @@ from stream.actions import Action, Deed
 from stream.commands.console import plain
 from stream.errors import BrokerError, ConfigError
 from stream.follow import follow
+from stream.incidents import group
 from stream.labels import HIGHEST, Label, factor
 from stream.reader import read_records
 from stream.records import Alert, to_json
@@ -249,6 +250,28 @@ def run_list(plan_path: Path, *, everything: bool, as_json: bool) -> None:
         far = f"{alert.peak:.3g} of {alert.threshold:.3g}"
         asset, detector = plain(alert.asset), plain(alert.detector)
         table.add_row(alert.id[:SHOWN], alert.opened, alert.severity, asset, detector, far, plain(standing(alert)))
+    Console().print(table)
+
+
+def run_incidents(plan_path: Path, *, everything: bool, as_json: bool) -> None:
+    """The incidents that are open, or all that the alert topic still tells of."""
+    line = Line(plan_path)
+    if line.plan is None or not line.plan.lines:
+        raise ConfigError(f"{plan_path}: there are no lines: write [lines.NAME] with assets in the process's order")
+    alerts = [alert for alert in line.alerts().values() if not alert.suppressed]
+    shown = [held for held in group(alerts, line.plan.lines) if everything or held.state == "open"]
+    if as_json:
+        for incident in shown:
+            click.echo(to_json(incident).decode())
+        return
+    if not shown:
+        click.echo("no incident is open")
+        return
+    table = Table("line", "since", "severity", "look first at", "alerts", "assets", box=None)
+    for held in shown:
+        signal = f" ({held.first_signal})" if held.first_signal else ""
+        look = plain(f"{held.first_asset}{signal}, alert {held.first[:SHOWN]}")
+        table.add_row(held.line, held.since, held.severity, look, str(len(held.alerts)), plain(", ".join(held.assets)))
     Console().print(table)
 
 

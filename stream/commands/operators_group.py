@@ -237,6 +237,18 @@ headrace maintenance start 'line-3-*' --since 2026-11-28T06:00:00Z --until 2026-
 
         run_maintenance_list(plan_path)
 
+    @main.command("incidents")
+    @plan
+    @click.option("--all", "everything", is_flag=True, help="Those that are over as well.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+    @explained
+    @examples("headrace incidents --all")
+    def _incidents(plan_path: Path, everything: bool, as_json: bool) -> None:
+        """Show alerts of one line ([lines]) that came together as one incident, with where to look first."""
+        from stream.commands.operators import run_incidents  # noqa: PLC0415
+
+        run_incidents(plan_path, everything=everything, as_json=as_json)
+
     @main.command("mode")
     @click.argument("assets")
     @click.argument("name", required=False)
