@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from stream.errors import ConfigError
-from stream.records import Alert, Cause, Output
+from stream.records import Alert, Cause, Output, Shelved
 from stream.settings import from_environment
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink, body
 
@@ -99,6 +99,25 @@ def test_no_time_lies_ahead(make_alert: Callable[..., Alert], now: str, starts: 
     alert = make_alert(state="resolved", resolved="2026-11-23T08:00:09.000Z")
     made = body(alert, "major", ended=True, now=datetime.fromisoformat(now).timestamp(), lives_s=180)
     assert (made["startsAt"], made["endsAt"]) == (starts, ends)
+
+
+async def test_what_is_shelved_or_suppressed_ends_there_and_comes_back(
+    stub: Stub, make_alert: Callable[..., Alert]
+) -> None:
+    made = AlertmanagerSink(AlertmanagerSettings(urls=stub.url), clock=lambda: NOW)
+    await made.start()
+    shelf = Shelved(until="2026-11-23T09:00:00.000Z", by="anna", at="2026-11-23T08:00:05.000Z")
+    for sequence, how in enumerate(({}, {"shelved": shelf}, {}, {"suppressed": "maintenance: spring"})):
+        state = "updated" if sequence else "open"
+        await made.write(Output(alerts=(make_alert(sequence=sequence, state=state, **how),)))
+        async with asyncio.timeout(30):
+            while len(stub.alerts) <= sequence:  # noqa: ASYNC110 (the stub tells nobody)
+                await asyncio.sleep(0.005)
+    ended = [datetime.fromisoformat(alert["endsAt"]).timestamp() <= NOW for alert in stub.alerts]
+    assert ended == [False, True, False, True]
+    made.reopen([make_alert(shelved=shelf)])
+    assert made.held_lines == 0  # nobody is told of it after a rebalance either
+    await made.stop()
 
 
 async def test_tells_of_what_opens_becomes_worse_and_resolves(stub: Stub, make_alert: Callable[..., Alert]) -> None:
