@@ -107,7 +107,8 @@ async def test_what_is_shelved_or_suppressed_ends_there_and_comes_back(
     made = AlertmanagerSink(AlertmanagerSettings(urls=stub.url), clock=lambda: NOW)
     await made.start()
     shelf = Shelved(until="2026-11-23T09:00:00.000Z", by="anna", at="2026-11-23T08:00:05.000Z")
-    for sequence, how in enumerate(({}, {"shelved": shelf}, {}, {"suppressed": "maintenance: spring"})):
+    ways: list[dict[str, Any]] = [{}, {"shelved": shelf}, {}, {"suppressed": "maintenance: spring"}]
+    for sequence, how in enumerate(ways):
         state = "updated" if sequence else "open"
         await made.write(Output(alerts=(make_alert(sequence=sequence, state=state, **how),)))
         async with asyncio.timeout(30):
