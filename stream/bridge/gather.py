@@ -2,7 +2,7 @@
 
 A worker takes the second reading of an asset with the same time for a repetition, so what belongs together must go
 together. A reading is complete when it has every signal that its asset has shown; one that lacks some goes after a
-wait.
+wait. So does an asset's first: what it has is not known before.
 """
 
 from __future__ import annotations
@@ -29,9 +29,16 @@ class Group:
 
 @dataclass(slots=True)
 class _Asset:
-    """What is known of an asset: the signals that it has shown, and the readings that wait, in the order of time."""
+    """What is known of an asset.
+
+    signals  that it has shown
+    learnt   whether these are all, as far as can be known: its first reading has waited for them
+    waiting  readings, by their times
+    gone_ms  time of the newest that has gone
+    """
 
     signals: set[str] = field(default_factory=set)
+    learnt: bool = False
     waiting: dict[int, Group] = field(default_factory=dict)
     gone_ms: int = -(1 << 62)
 
@@ -48,7 +55,7 @@ class Gatherer:
     ) -> None:
         self._wait_s = wait_s
         self._clock = clock
-        self._assets = {asset: _Asset(set(known)) for asset, known in (signals or {}).items()}
+        self._assets = {asset: _Asset(set(known), learnt=True) for asset, known in (signals or {}).items()}
         self._with_some: dict[str, None] = {}
         self.split = 0
 
@@ -72,9 +79,14 @@ class Gatherer:
         if ticket is not None and id(ticket) not in group.tickets:
             ticket.hold()
             group.tickets[id(ticket)] = ticket
-        if len(group.reading.values) < len(held.signals):
+        if not held.learnt or len(group.reading.values) < len(held.signals):
             return []
         return list(self._release(asset, held, at_ms))
+
+    def waits(self, asset: str, at_ms: int) -> bool:
+        """Whether a reading of this time still waits for signals."""
+        held = self._assets.get(asset)
+        return held is not None and at_ms in held.waiting
 
     def due(self) -> list[Group]:
         """What has waited long enough."""
@@ -84,6 +96,7 @@ class Gatherer:
             held = self._assets[asset]
             late = [at_ms for at_ms, group in held.waiting.items() if group.since <= before]
             if late:
+                held.learnt = True
                 ready += self._release(asset, held, max(late))
         return ready
 

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from stream.bridge.gather import Gatherer, Group
@@ -36,16 +37,6 @@ _REMEMBER_S: Final = 2.0
 _WAITING: Final = 0x80320000
 #: Of what Part 4 calls the severity of a status code, its two highest bits.
 _SEVERITY: Final[dict[int, Quality]] = {0: "good", 1: "uncertain"}
-#: Statuses of a server that keeps no history of a variable.
-_NO_HISTORY: Final = (
-    "BadHistoryOperationUnsupported",
-    "BadHistoryOperationInvalid",
-    "BadServiceUnsupported",
-    "BadNotSupported",
-    "BadUserAccessDenied",
-    "BadNotReadable",
-    "BadAttributeIdInvalid",
-)
 
 
 class Bridge:
@@ -129,6 +120,7 @@ class Bridge:
             self._health.plant = True
             self._metrics.connected("plant", True)
             _log.info("connected to %s: %s", self._settings.url, self.status())
+            self._told_of_history = False
             if self._plan.history and not self._transient:
                 await self._catch_up()
             await self._follow(subscription, stop, lost)
@@ -155,12 +147,12 @@ class Bridge:
             try:
                 await client.set_security(
                     getattr(security_policies, f"SecurityPolicy{settings.security}"),
-                    str(settings.cert_file),
-                    str(settings.key_file),
-                    server_certificate=str(settings.server_cert_file),
+                    _key_material(settings.cert_file),
+                    _key_material(settings.key_file),
+                    server_certificate=_key_material(settings.server_cert_file),
                     mode=getattr(ua.MessageSecurityMode, settings.mode),
                 )
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 raise ConfigError(f"HEADRACE_OPCUA_CERT_FILE, _KEY_FILE, _SERVER_CERT_FILE: {error}") from None
         return client
 
@@ -238,7 +230,7 @@ class Bridge:
     async def _value(self, held: Variable, told: Any) -> None:
         """Take one value."""
         at_ms = _time_ms(told)
-        if at_ms <= self._caught_up_ms.get(held.asset, at_ms - 1):
+        if at_ms <= self._caught_up_ms.get(held.asset, at_ms - 1) and not self._gatherer.waits(held.asset, at_ms):
             return  # the history had it
         if told.StatusCode is not None and told.StatusCode.value == _WAITING:
             self._metrics.skipped("waiting")
@@ -306,18 +298,21 @@ class Bridge:
             pages = [await self._page(held, since_ms) for held in variables]
             full = [page[-1][0] for page in pages if len(page) >= _PAGE]
             until_ms = min(full) if full else math.inf
-            readings: dict[int, PlantReading] = {}
-            for held, page in zip(variables, pages, strict=True):
-                for at_ms, told in page:
-                    found = _number(told)
-                    if since_ms < at_ms <= until_ms and found is not None:
-                        reading = readings.setdefault(at_ms, PlantReading(asset, at_ms, {}))
-                        reading.put(held.signal, *found)
-                        count += 1
-            for at_ms in sorted(readings):
-                await self._send(readings[at_ms])
+            values = [
+                (at_ms, place, told)
+                for place, page in enumerate(pages)
+                for at_ms, told in page
+                if since_ms < at_ms <= until_ms
+            ]
+            values.sort(key=lambda value: value[0])
+            for at_ms, place, told in values:
+                found = _number(told)
+                if found is not None:
+                    # a reading may be complete only with what the subscription brings
+                    await self._give(self._gatherer.add(asset, variables[place].signal, at_ms, *found))
+                    count += 1
                 self._caught_up_ms[asset] = at_ms
-            if not full or not readings:
+            if not full or not values:
                 return count
             since_ms = int(until_ms)
 
@@ -329,19 +324,25 @@ class Bridge:
         end = datetime.now(UTC) + timedelta(hours=1)  # the server's clock may be ahead of ours
         try:
             found = await held.node.read_raw_history(start, end, numvalues=_PAGE, return_bounds=False)
-        except ua.UaStatusCodeError as error:
-            if not any(name in type(error).__name__ for name in _NO_HISTORY):
-                raise
+        except ua.UaStatusCodeError as error:  # there is none, or none for us: what comes now must not wait for it
             if not self._told_of_history:
                 self._told_of_history = True
                 _log.warning(
-                    "%s keeps no history of %s (%s): what it sent while this bridge was away is lost",
+                    "%s gives no history of %s (%s): what it sent while this bridge was away is lost",
                     self._settings.url,
                     held.node.nodeid.to_string(),
                     type(error).__name__,
                 )
             return []
         return sorted(((_time_ms(told), told) for told in found), key=lambda pair: pair[0])
+
+
+def _key_material(file: Path | None) -> Any:
+    """A certificate or key as asyncua takes it: PEM or DER by what is in the file, not by its name."""
+    from asyncua.crypto.uacrypto import CertProperties  # noqa: PLC0415
+
+    content = (file or Path()).read_bytes()
+    return CertProperties(content, extension="pem" if b"-----BEGIN" in content else "der")
 
 
 def _number(told: Any) -> tuple[float | None, Quality] | None:

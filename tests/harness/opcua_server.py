@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ async def serve(port: int, history: str, assets: dict[str, list[str]]) -> None:
     given = dict(pair.split(":") for pair in os.environ.get("OPCUA_USERS", "").split(",") if pair)
     server = Server(user_manager=user_manager(given)) if given else Server()
     if history != "-":
+        # the converter that sqlite3 comes with does not read the times with an offset that asyncua 2.1 writes
+        sqlite3.register_converter("timestamp", lambda text: datetime.fromisoformat(text.decode()))
         server.iserver.history_manager.set_storage(HistorySQLite(history))
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")

@@ -166,6 +166,9 @@ class OpcuaPlant:
     def connect(self) -> None:
         from asyncua import Client
 
+        if self._client is not None:
+            with contextlib.suppress(Exception):  # its server is gone
+                self._do(asyncio.wait_for(self._client.disconnect(), 10))
         self._client = Client(self._url, timeout=20)
         self._do(self._client.connect())
         self._nodes = self._do(self._find())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridge_fixtures import bridges, mqtt_broker  # noqa: F401  # asked for by name
 from server_fixtures import (  # noqa: F401  # asked for by name
     broker,
     influxdb,

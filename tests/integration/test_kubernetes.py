@@ -17,6 +17,7 @@ import yaml
 from typescript import MODULES, compiled, need_modules
 
 from dashboards import ROOT
+from stream.bridge.settings import BridgeSettings, MqttSettings
 from stream.settings import KafkaSettings, TopicSettings, WorkerSettings
 from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
@@ -97,15 +98,17 @@ def built(name: str) -> list[Resource]:
 
 @cache
 def _built(name: str) -> str:
+    return _kustomized(ROOT / "k8s" / "overlays" / name)
+
+
+def _kustomized(folder: Path) -> str:
     if shutil.which("kustomize"):
         command = ["kustomize", "build"]
     elif shutil.which("kubectl"):
         command = ["kubectl", "kustomize"]
     else:
         pytest.skip("neither kustomize nor kubectl is installed")
-    done = subprocess.run(
-        [*command, str(ROOT / "k8s" / "overlays" / name)], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return done.stdout
@@ -325,3 +328,38 @@ def test_rules_and_scripts_are_those_of_deploy() -> None:
     assert labels[monitor["jobLabel"]] == "headrace"  # the job that the rules look for
     script = (ROOT / "deploy/influxdb/10-dbrp.sh").read_text()
     assert (ROOT / "k8s/overlays/dev/10-dbrp.sh").read_text() == script
+
+
+@pytest.fixture
+def bridged(tmp_path: Path) -> list[Resource]:
+    """The dev overlay with the component that a bridge is."""
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    file = tmp_path / "k8s" / "overlays" / "dev" / "kustomization.yaml"
+    file.write_text(file.read_text() + "\ncomponents: [../../components/bridge]\n")
+    return [held for held in yaml.safe_load_all(_kustomized(file.parent)) if held]
+
+
+def test_a_bridge_beside_the_workers_is_valid_restricted_and_told_what_it_reads(bridged: list[Resource]) -> None:
+    deployment = one(bridged, "Deployment", "headrace-bridge")
+    policy = one(bridged, "NetworkPolicy", "headrace-bridge")
+    for held in (deployment, policy):
+        kubernetes_validate.validate(held, KUBERNETES, strict=True)
+    test_every_pod_keeps_to_the_restricted_standard(("dev", bridged))
+    test_selectors_find_their_pods(("dev", bridged))
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}, "never two with one client id"
+    template = deployment["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    maps = {held["metadata"]["name"]: held["data"] for held in of(bridged, "ConfigMap")}
+    ours = [maps[source["configMapRef"]["name"]] for source in container["envFrom"]]
+    given = ours[0] | ours[1] | {held["name"]: held.get("value", "") for held in container["env"]}
+    kinds = (KafkaSettings, WorkerSettings, InfluxSettings, AlertmanagerSettings, BridgeSettings, MqttSettings)
+    known = {f"{kind.model_config['env_prefix']}{field}".upper() for kind in kinds for field in kind.model_fields}
+    assert given.keys() <= known, given.keys() - known
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == {volume["name"] for volume in template["spec"]["volumes"]}
+    assert given["HEADRACE_MQTT_PASSWORD_FILE"] == f"{mounts['mqtt']}/password"
+    assert container["ports"][0]["containerPort"] == BridgeSettings.model_fields["web_port"].default
+    open_ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert {int(given["HEADRACE_MQTT_PORT"]), int(given["HEADRACE_KAFKA_BOOTSTRAP"].rsplit(":", 1)[1])} <= open_ports
+    assert template["spec"]["terminationGracePeriodSeconds"] > BridgeSettings.model_fields["grace_s"].default + 10

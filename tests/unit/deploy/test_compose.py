@@ -16,6 +16,7 @@ from click import Group
 from dockerfile import stages
 
 from dashboards import ROOT
+from stream.bridge.settings import BridgeSettings, MqttSettings
 from stream.cli import main
 from stream.settings import KafkaSettings, WorkerSettings
 from stream.sinks.alertmanager import AlertmanagerSettings
@@ -117,7 +118,7 @@ def test_every_mount_and_volume_is_there(compose: dict[str, Any]) -> None:
 
 
 def test_our_containers_are_given_commands_and_settings_that_exist(compose: dict[str, Any]) -> None:
-    kinds = (KafkaSettings, WorkerSettings, InfluxSettings, AlertmanagerSettings)
+    kinds = (KafkaSettings, WorkerSettings, InfluxSettings, AlertmanagerSettings, BridgeSettings, MqttSettings)
     known = {f"{kind.model_config['env_prefix']}{field}".upper() for kind in kinds for field in kind.model_fields}
     seen = 0
     for name, service in services(compose):
@@ -133,12 +134,16 @@ def test_our_containers_are_given_commands_and_settings_that_exist(compose: dict
             command, words = command.commands[words[0]], words[1:]
         command.make_context(name, list(words), resilient_parsing=False).close()
         seen += 1
-    assert seen == 3
+    assert seen == 4
     worker = compose["services"]["worker"]
     environment = {key: str(value) for key, value in worker["environment"].items()}
     InfluxSettings.model_validate(
         {key[16:].lower(): v for key, v in environment.items() if key.startswith("HEADRACE_INFLUX")}
     )
+    bridge = compose["services"]["bridge"]
+    port = BridgeSettings.model_fields["web_port"].default
+    assert f"127.0.0.1:{port}/health/live" in bridge["healthcheck"]["test"][-1]
+    assert float(bridge["stop_grace_period"].removesuffix("s")) > BridgeSettings.model_fields["grace_s"].default + 10
     grace = float(worker["stop_grace_period"].removesuffix("s"))
     assert grace > WorkerSettings.model_fields["grace_s"].default + 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires
@@ -57,8 +58,8 @@ def test_what_is_copied_is_what_the_context_has(found: dict[str, Stage]) -> None
     assert all((ROOT / source).exists() for source in sources)
 
 
-def _closure(root: str, without: frozenset[str]) -> set[str]:
-    """All distributions that ``root`` needs, by their normalised names, not looking behind ``without``."""
+def _closure(root: str, without: frozenset[str], extras: tuple[str, ...]) -> set[str]:
+    """All distributions that ``root`` with its ``extras`` needs, by their names, not looking behind ``without``."""
     seen: set[str] = set()
     waiting = [root]
     while waiting:
@@ -70,14 +71,21 @@ def _closure(root: str, without: frozenset[str]) -> set[str]:
             needed = [Requirement(text) for text in requires(name) or ()]
         except PackageNotFoundError:
             continue
-        waiting += [each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+        asked = ("", *extras) if name == root else ("",)
+        waiting += [
+            each.name
+            for each in needed
+            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in asked)
+        ]
     return seen
 
 
-def test_the_worker_goes_without_what_only_training_needs() -> None:
+def test_the_worker_goes_without_what_only_training_needs(found: dict[str, Stage]) -> None:
+    extras = tuple(re.findall(r"\[([\w,]+)\]", found["build"].one("RUN"))[0].split(","))
+    assert set(extras) == {"mqtt", "opcua"}, "the same image runs the bridges"
     training = frozenset({"tensorflow", "tensorflow-cpu", "keras"})
-    lean = _closure("headrace", training)
-    only = _closure("headrace", frozenset()) - lean
+    lean = _closure("headrace", training, extras)
+    only = _closure("headrace", frozenset(), extras) - lean
     listed = {line for line in LEFT_OUT.read_text().splitlines() if not line.startswith("#")}
     assert not listed & lean, "the worker needs these"
     # either of TensorFlow's names is for a platform; the installer's own tools stay

@@ -167,6 +167,18 @@ def test_what_lacks_a_signal_goes_after_the_wait_and_never_overtaken() -> None:
     assert [group.reading.values for group in gatherer.drain()] == [{"heat": 2.0}]
 
 
+def test_an_assets_first_reading_waits_for_the_signals_that_it_may_have() -> None:
+    clock = Clock()
+    gatherer = Gatherer(1.0, clock=clock)
+    assert not gatherer.add("pump-1", "flow", 1000, 1.0, "good")
+    assert not gatherer.add("pump-1", "heat", 1000, 2.0, "good")
+    clock.now = 1.1
+    assert [group.reading.values for group in gatherer.due()] == [{"flow": 1.0, "heat": 2.0}]
+    assert not gatherer.add("pump-1", "heat", 2000, 2.0, "good")
+    assert len(gatherer.add("pump-1", "flow", 2000, 1.0, "good")) == 1, "now it is known what it has"
+    assert gatherer.split == 0
+
+
 def test_a_ticket_is_settled_when_all_that_was_made_of_it_is_safe() -> None:
     settled: list[str] = []
     ticket = Ticket(lambda: settled.append("a"))
