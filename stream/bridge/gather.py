@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,6 +42,26 @@ class _Asset:
     learnt: bool = False
     waiting: dict[int, Group] = field(default_factory=dict)
     gone_ms: int = -(1 << 62)
+
+
+class WorkingClock:
+    """Seconds, without those spent waiting for Kafka: what a reading lacks may be in line behind that wait."""
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+
+    def __call__(self) -> float:
+        """Seconds of work so far, from an arbitrary zero."""
+        return time.monotonic() - self._waited_s
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It does not go on within."""
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited_s += time.monotonic() - since
 
 
 class Gatherer:
@@ -99,6 +120,12 @@ class Gatherer:
                 held.learnt = True
                 ready += self._release(asset, held, max(late))
         return ready
+
+    def forget(self) -> None:
+        """Drop what waits: it will be read again, whole."""
+        for asset in self._with_some:
+            self._assets[asset].waiting.clear()
+        self._with_some.clear()
 
     def drain(self) -> list[Group]:
         """All that waits."""

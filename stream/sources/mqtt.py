@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from stream.bridge import sparkplug
 from stream.bridge.edges import Edges, Taken
-from stream.bridge.gather import Gatherer, Group
+from stream.bridge.gather import Gatherer, Group, WorkingClock
 from stream.bridge.health import BridgeHealth, BridgeMetrics
 from stream.bridge.plain import PlainTopics, Value
 from stream.bridge.plan import BridgePlan
@@ -78,7 +78,8 @@ class Bridge:
         self._sparkplug = plan.mqtt.sparkplug
         self._edges = Edges(self._sparkplug, plan.mqtt.rename) if self._sparkplug else None
         self._plain = PlainTopics(plan.mqtt.topics, plan.mqtt.rename)
-        self._gatherer = Gatherer(plan.wait_s)
+        self._clock = WorkingClock()
+        self._gatherer = Gatherer(plan.wait_s, clock=self._clock)
         self._tick_s = min(plan.wait_s / 4, 0.25)
         self._room = threading.Semaphore(plan.mqtt.max_held)
         self._order: deque[_Held] = deque()
@@ -285,7 +286,8 @@ class Bridge:
             ticket.release()
 
     async def _refuse(self, held: _Held, error: DecodeError, ticket: Ticket) -> None:
-        await self._outlet.refuse(held.topic, held.payload, error.reason, error.detail, ticket)
+        with self._clock.stopped():
+            await self._outlet.refuse(held.topic, held.payload, error.reason, error.detail, ticket)
 
     async def _handle_sparkplug(self, edges: Edges, held: _Held, ticket: Ticket, now_ms: int) -> None:
         address = sparkplug.address(held.topic)
@@ -304,7 +306,8 @@ class Bridge:
             if not address.device:
                 self._asked.pop(address.edge, None)
             # what came before it was read with the births of before it: it must be safe first
-            await self._outlet.flushed()
+            with self._clock.stopped():
+                await self._outlet.flushed()
             await self._outlet.remember("/".join((*self._key, *address.edge, address.device)), held.payload)
         if taken.rebirth:
             self._ask(address.edge, taken.rebirth)
@@ -342,7 +345,8 @@ class Bridge:
     async def _send(self, reading: PlantReading, tickets: tuple[Ticket, ...]) -> None:
         qualities = list(reading.quality.values())
         self._metrics.judged(qualities, len(reading.values) - len(qualities))
-        await self._outlet.reading(reading, tickets)
+        with self._clock.stopped():
+            await self._outlet.reading(reading, tickets)
 
     async def _observe(self) -> None:
         """Tell how it goes, also while all waits for Kafka."""

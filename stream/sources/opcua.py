@@ -13,12 +13,13 @@ import contextlib
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from stream.bridge.gather import Gatherer, Group
+from stream.bridge.gather import Gatherer, Group, WorkingClock
 from stream.bridge.health import BridgeHealth, BridgeMetrics
 from stream.bridge.plan import BridgePlan
 from stream.bridge.reading import Outlet, PlantReading, Quality, Ticket
@@ -37,6 +38,32 @@ _REMEMBER_S: Final = 2.0
 _WAITING: Final = 0x80320000
 #: Of what Part 4 calls the severity of a status code, its two highest bits.
 _SEVERITY: Final[dict[int, Quality]] = {0: "good", 1: "uncertain"}
+
+
+class _Inbox:
+    """What the server has sent and was not taken yet, in order; beyond ``most`` no more, and it is ``full`` for good.
+
+    asyncua calls it for each value.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.values: deque[tuple[int, Any]] = deque()
+        self.came = asyncio.Event()
+        self.full = False
+        self.ended = ""
+
+    def datachange_notification(self, _node: Any, _value: Any, data: Any) -> None:
+        """Take a value with the handle of its variable."""
+        self.full = self.full or len(self.values) >= self._most
+        if not self.full:
+            self.values.append((data.monitored_item.ClientHandle, data.monitored_item.Value))
+        self.came.set()
+
+    def status_change_notification(self, status: Any) -> None:
+        """The subscription has ended."""
+        self.ended = str(status.Status.name)
+        self.came.set()
 
 
 class Bridge:
@@ -69,7 +96,8 @@ class Bridge:
         self._changed: set[str] = set()
         self._remembered_at = time.monotonic()
         self._caught_up_ms: dict[str, int] = {}
-        self._gatherer = Gatherer(self._wait_s)
+        self._clock = WorkingClock()
+        self._gatherer = Gatherer(self._wait_s, clock=self._clock)
         self._variables: list[Variable] = []
         self._held = 0
         self._told_of_history = False
@@ -116,14 +144,15 @@ class Bridge:
 
         client.connection_lost_callback = when_lost
         try:
-            subscription = await self._subscribe(client)
+            inbox = _Inbox(self._plan.max_held)
+            subscription = await self._subscribe(client, inbox)
             self._health.plant = True
             self._metrics.connected("plant", True)
             _log.info("connected to %s: %s", self._settings.url, self.status())
             self._told_of_history = False
             if self._plan.history and not self._transient:
                 await self._catch_up()
-            await self._follow(subscription, stop, lost)
+            await self._follow(inbox, subscription, stop, lost)
         finally:
             if not stop.is_set():
                 self._metrics.lost("plant")
@@ -156,10 +185,8 @@ class Bridge:
                 raise ConfigError(f"HEADRACE_OPCUA_CERT_FILE, _KEY_FILE, _SERVER_CERT_FILE: {error}") from None
         return client
 
-    async def _subscribe(self, client: Any) -> Any:
+    async def _subscribe(self, client: Any, inbox: _Inbox) -> Any:
         """Subscribe to all variables of the plan."""
-        from asyncua.common.subscription import OverflowPolicy  # noqa: PLC0415
-
         self._variables = await find_variables(client, self._plan)
         if not self._variables:
             raise ConfigError(
@@ -168,11 +195,11 @@ class Bridge:
         signals: dict[str, set[str]] = {}
         for held in self._variables:
             signals.setdefault(held.asset, set()).add(held.signal)
+        if self._plan.history:
+            self._gatherer.forget()  # the history has it, whole
         await self._give(self._gatherer.drain())
-        self._gatherer = Gatherer(self._wait_s, signals)
-        subscription = await client.create_subscription(
-            self._plan.publishing_ms, queue_maxsize=self._plan.max_held, overflow=OverflowPolicy.DISCONNECT
-        )
+        self._gatherer = Gatherer(self._wait_s, signals, self._clock)
+        subscription = await client.create_subscription(self._plan.publishing_ms, inbox)
         refused = 0
         for start in range(0, len(self._variables), _ITEMS):
             batch = self._variables[start : start + _ITEMS]
@@ -205,25 +232,25 @@ class Bridge:
         asked.Filter = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
         return item
 
-    async def _follow(self, subscription: Any, stop: asyncio.Event, lost: asyncio.Event) -> None:
+    async def _follow(self, inbox: _Inbox, subscription: Any, stop: asyncio.Event, lost: asyncio.Event) -> None:
         """Give on what the server sends."""
-        from asyncua.common.subscription import DataChangeEvent, StatusChangeEvent  # noqa: PLC0415
-
         number = subscription.subscription_id
         tick_s = min(self._wait_s / 4, 0.25)
         while not stop.is_set():
-            try:
-                event = await subscription.next_event(tick_s)
-            except StopAsyncIteration:
-                return
-            if isinstance(event, DataChangeEvent):
-                variable = self._variables[event.data.monitored_item.ClientHandle]
+            if inbox.values:
+                handle, told = inbox.values.popleft()
                 self._metrics.took("value")
-                await self._value(variable, event.data.monitored_item.Value)
-            elif isinstance(event, StatusChangeEvent):
-                raise ConnectionError(f"the subscription ended: {event.notification.Status.name}")
-            elif event is None and (lost.is_set() or subscription.subscription_id != number):
+                await self._value(self._variables[handle], told)
+            elif inbox.full:
+                raise ConnectionError("more came than bridge.opcua.max_held while Kafka was away")
+            elif inbox.ended:
+                raise ConnectionError(f"the subscription ended: {inbox.ended}")
+            elif lost.is_set() or subscription.subscription_id != number:
                 raise ConnectionError("the connection was lost, or its subscription made anew")
+            else:
+                inbox.came.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(inbox.came.wait(), tick_s)
             await self._give(self._gatherer.due())
             await self._remember()
 
@@ -254,7 +281,8 @@ class Bridge:
         self._metrics.judged(qualities, len(reading.values) - len(qualities))
         self._held += 1
         ticket = Ticket(lambda: self._is_safe(reading))
-        await self._outlet.reading(reading, (ticket,))
+        with self._clock.stopped():
+            await self._outlet.reading(reading, (ticket,))
         ticket.release()
         self._metrics.holds(self._held)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from bridge_fixtures import SPARKPLUG, readings_of, road
+from certificates import authority, certificate
 from plants import BridgeProcess, EdgeNode, Publisher, mosquitto, wait_for
-from secure_kafka import authority, certificate
 from servers import Server, need
 from worker_process import read_all
 

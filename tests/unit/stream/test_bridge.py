@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from stream import sources
-from stream.bridge.gather import Gatherer
+from stream.bridge.gather import Gatherer, WorkingClock
 from stream.bridge.health import BridgeHealth, BridgeMetrics
 from stream.bridge.outbox import Outbox
 from stream.bridge.pattern import Pattern, fill, names_in
@@ -177,6 +178,17 @@ def test_an_assets_first_reading_waits_for_the_signals_that_it_may_have() -> Non
     assert not gatherer.add("pump-1", "heat", 2000, 2.0, "good")
     assert len(gatherer.add("pump-1", "flow", 2000, 1.0, "good")) == 1, "now it is known what it has"
     assert gatherer.split == 0
+
+
+def test_waiting_for_kafka_is_no_waiting_for_signals() -> None:
+    clock = WorkingClock()
+    gatherer = Gatherer(0.05, {"pump-1": {"flow", "heat"}}, clock)
+    gatherer.add("pump-1", "flow", 1000, 1.0, "good")
+    with clock.stopped():
+        time.sleep(0.1)
+    assert not gatherer.due(), "the rest may be in line behind that wait"
+    time.sleep(0.06)
+    assert len(gatherer.due()) == 1
 
 
 def test_a_ticket_is_settled_when_all_that_was_made_of_it_is_safe() -> None:
