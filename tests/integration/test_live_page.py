@@ -19,6 +19,7 @@ from PIL import Image
 from models.datasets import Recording
 from models.evaluate import Event
 from stream.actions import Action
+from stream.labels import Label
 from stream.records import Alert, Diagnosis, Output
 from stream.settings import Plan, load_plan
 
@@ -228,6 +229,9 @@ async def test_an_operator_acts_on_an_alert_with_the_keyboard_and_a_token(
         await page.click("[data-deed=resolve]")
         await page.wait_for("document.querySelectorAll('.deeds').length === 1")
         assert [held.action for held in plant.written if isinstance(held, Action)] == ["ack", "shelve", "resolve"]
+        await page.click("#history [data-deed=true]")  # what it was can be said when it is over
+        await page.wait_for("document.querySelector('#acted').innerText.startsWith('Labelled a fault')")
+        assert [held.verdict for held in plant.written if isinstance(held, Label)] == ["false_alarm", "true"]
 
 
 async def sign_on(page: Page, name: str, token: str) -> None:

@@ -70,13 +70,25 @@ export function updateDeeds(part, alert, nowMs, acts) {
   buttons.hidden = !may(acts) || alert.detector === "stale";
   buttons.setAttribute("aria-label", `Act on the alert of ${alert.detector}`);
   const shown = Object.entries(DEEDS).filter(([, deed]) => deed.shown(alert));
-  keyed(buttons, shown, ([name]) => name, ([name, deed]) => {
-    const button = h("button", { type: "button", class: "plain", "data-deed": name, text: deed.text });
-    button.addEventListener("click", () => act(name, button.alert, button));
-    return button;
-  }, (button) => {
+  keyed(buttons, shown, ([name]) => name, buttonOf, (button) => {
     button.alert = alert;
   });
+}
+
+/** Buttons to say what an alert was that is over. */
+export function updateLabels(cell, alert, acts) {
+  const shown = may(acts) && alert.state === "resolved" && alert.detector !== "stale" ? Object.entries(DEEDS).filter(([, deed]) => deed.label) : [];
+  cell.className = "labels";
+  keyed(cell, shown, ([name]) => name, buttonOf, (button) => {
+    button.alert = alert;
+    button.setAttribute("aria-label", `${button.textContent}: ${alert.detector}, ${alert.opened}`);
+  });
+}
+
+function buttonOf([name, deed]) {
+  const button = h("button", { type: "button", class: "plain", "data-deed": name, text: deed.text });
+  button.addEventListener("click", () => act(name, button.alert, button));
+  return button;
 }
 
 /** What was done, in a line. */

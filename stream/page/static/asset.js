@@ -1,6 +1,6 @@
 // The right side: one asset with its signals in their bands, its scores, contributions and alerts.
 
-import { deedsOf, updateDeeds } from "./act.js";
+import { deedsOf, updateDeeds, updateLabels } from "./act.js";
 import { Chart } from "./chart.js";
 import { h, keyed, say, shape } from "./dom.js";
 import { STATES, causesOf, clock, diagnosisOf, duration, measured, moment, number, percent, plural, ratio as ratioOf, unitOf, verdictOf, words } from "./format.js";
@@ -303,8 +303,9 @@ export class AssetView {
       $("history").tBodies[0],
       alerts,
       (alert) => alert.id,
-      () => h("tr", {}, ...Array.from({ length: 6 }, () => h("td"))),
+      () => h("tr", {}, ...Array.from({ length: 7 }, () => h("td"))),
       (row, alert) => {
+        updateLabels(row.lastElementChild, alert, this.said.acts);
         const line = `${alert.sequence}`;
         if (row.dataset.line === line) return;
         row.dataset.line = line;
