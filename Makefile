@@ -54,6 +54,7 @@ docs: setup  ## Write what is written from the code: reference, schemas, dashboa
 pictures: setup  ## Make the pictures of README and docs anew (those of the live page need Chromium)
 	$(BIN)/python benchmarks/drift.py --picture docs/images/slow-drift.png
 	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_live_page.py -k pictures -q
+	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_bridges.py -k embedded -q
 
 test-kafka: setup  ## The integration tests on Apache Kafka as well (needs Java 17 and Maven)
 	deploy/kafka/fetch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from bridge_fixtures import OPCUA, SIGNALS, SPARKPLUG, alerts_of, road
 from plants import BridgeProcess, EdgeNode, OpcuaPlant, opcua_server, rows
+from roads import draw
 from servers import Server
 from worker_process import Worker, run
 
@@ -63,7 +65,8 @@ def test_the_same_alerts_whatever_the_road(
     for asset, at_ms, values in rows(recordings):
         edge.data(asset, at_ms, values)
     bridge.has_sent(total)
-    assert through(worker, path) == expected
+    by_mqtt = through(worker, path)
+    assert by_mqtt == expected
     edge.close()
     assert bridge.stop() == 0
 
@@ -78,7 +81,11 @@ def test_the_same_alerts_whatever_the_road(
             plant.write(asset, at_ms, values)
         plant.close()
         bridge.has_sent(total)
-        assert through(worker, path) == expected
+        by_opcua = through(worker, path)
+        assert by_opcua == expected
         assert bridge.stop() == 0
     finally:
         server.stop()
+    if folder := os.environ.get("HEADRACE_PICTURES"):
+        by_road = {"replay": expected, "Sparkplug B": by_mqtt, "OPC UA": by_opcua}
+        draw(Path(folder) / "roads.png", recordings[0], "heat", by_road)
