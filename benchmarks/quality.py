@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py DATA_DIR --scores quality-output --json quality.json
 
-DATA_DIR holds a folder for each suite (nab, skab, tep, asd, smap_msl, magnetic_tile) or is one of them; what is not
-there is left out and named. An interrupted run goes on where it stopped if it writes its scores.
+DATA_DIR holds a folder for each suite (nab, skab, tep, asd, smap_msl, magnetic_tile; virtual_data reads tep) or is one
+of them; what is not there is left out and named. An interrupted run goes on where it stopped if it writes its scores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int)
     given = parser.parse_args()
-    names = given.suite or [name for name in SUITES if (given.folder / name).is_dir()]
+    names = given.suite or [name for name in SUITES if SUITES[name].where(given.folder) != given.folder]
     if not names:
         parser.error(f"{given.folder} holds none of the folders {', '.join(SUITES)}: name a --suite")
     for name in [name for name in SUITES if name not in names and not given.suite]:

@@ -48,6 +48,8 @@ def train_inspector(
     learnt = [good[place] for rank, place in enumerate(order) if rank % _KEPT]
     made = dict(config or {})
     if kinds:
+        if not registry.names_kinds(detector):
+            raise TrainingError(f"{detector} tells no kinds apart: train it on good pictures alone")
         defects = [picture for picture in pictures if picture.kind != NORMAL and picture.mask is not None]
         made["classes"] = (NORMAL, *sorted({picture.kind for picture in defects}))
         learnt += defects

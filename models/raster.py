@@ -5,6 +5,7 @@ Arrays are (row, column, channel), kernels and padding ("same") as Keras has the
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -14,9 +15,12 @@ from models.base import Bool, Float32, UInt8
 
 #: Sides of what a network reads are multiples of this: it halves them so often.
 MULTIPLE: Final = 8
-CHANNELS: Final = 4
+CHANNELS: Final = 6
+#: Of these, the level and its details change with a picture's light; the rest is place.
+LIGHT: Final = 4
 _DARK: Final = 8.0  # grey values: noise in the dark must not grow without bound in the logarithm
 _SMOOTHING: Final = 8.0  # cells
+_STREAK: Final = 16.0  # cells along a streak
 _EDGE: Final = 8.0  # cells: how far in from its edge a picture still looks like one
 
 
@@ -35,18 +39,24 @@ def reduced_mask(mask: Bool) -> Bool:
 
 
 def read(light: Float32) -> Float32:
-    """(row, column) from ``reduced`` -> (row, column, channel): level, detail, and how near the edges are."""
+    """(row, column) from ``reduced`` -> (row, column, channel): level, ``details_of`` it, how near the edges are."""
     rows, columns = light.shape
     down, across = (np.minimum(np.arange(n), np.arange(n)[::-1]).astype(np.float32) for n in (rows, columns))
-    level, detail = light - np.median(light), detail_of(light)
     down, across = np.exp(-down / _EDGE)[:, None], np.exp(-across / _EDGE)[None]
-    channels = (level, detail, np.broadcast_to(down, light.shape), np.broadcast_to(across, light.shape))
-    return np.stack(channels, axis=-1).astype(np.float32)
+    edges = (np.broadcast_to(down, light.shape), np.broadcast_to(across, light.shape))
+    level = (light - np.median(light))[..., None]
+    return np.concatenate([level, details_of(light), np.stack(edges, axis=-1)], axis=-1).astype(np.float32)
 
 
-def detail_of(light: Float32) -> Float32:
-    """What is left of a picture, or of a change to one, without its slow part: (row, column) -> the same."""
-    return 3 * (light - smooth(light, _SMOOTHING))
+def details_of(light: Float32) -> Float32:
+    """What is left of a picture, or of a change to one, without its slow part: (row, column) -> (row, column, 3).
+
+    Slow in all directions, then down the columns alone and along the rows alone: ground and rolled surfaces have
+    streaks, and next to its own streak a stain stands out that is nothing beside the differences between streaks.
+    """
+    down, across = (_gaussian(n, _STREAK) for n in light.shape)
+    slow = (smooth(light, _SMOOTHING), down @ light, light @ across.T)
+    return np.asarray(3 * np.stack([light - part for part in slow], axis=-1), np.float32)
 
 
 def padded(x: Float32) -> Float32:
@@ -57,15 +67,20 @@ def padded(x: Float32) -> Float32:
 
 def smooth(x: Float32, cells: float) -> Float32:
     """(row, column) under a Gaussian of this standard deviation, edges repeated."""
+    down, across = (_gaussian(n, cells) for n in x.shape)
+    return np.asarray(down @ x @ across.T, np.float32)
+
+
+@lru_cache(maxsize=256)
+def _gaussian(length: int, cells: float) -> Float32:
+    """(cell, cell): what each smoothed cell takes of each cell; a product with it is many times a loop over taps."""
     reach = max(1, int(np.ceil(3 * cells)))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / cells) ** 2)
-    weights = (weights / weights.sum()).astype(np.float32)
-    for axis in (0, 1):
-        length = x.shape[axis]
-        held = np.pad(x, [(reach, reach) if axis == n else (0, 0) for n in (0, 1)], mode="edge")
-        parts = (np.take(held, range(n, n + length), axis) * weight for n, weight in enumerate(weights))
-        x = np.sum(np.stack(list(parts)), axis=0, dtype=np.float32)
-    return x
+    taken = np.clip(np.arange(length)[:, None] + np.arange(-reach, reach + 1), 0, length - 1)
+    matrix = np.zeros((length, length))
+    np.add.at(matrix, (np.arange(length)[:, None], taken), weights / weights.sum())
+    matrix.flags.writeable = False
+    return matrix.astype(np.float32)
 
 
 def conv(x: Float32, kernel: Float32, bias: Float32, stride: int = 1) -> Float32:

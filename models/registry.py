@@ -68,6 +68,11 @@ def tells_faults_apart(name: str) -> bool:
     return hasattr(detector_class(name), "fit_labelled")
 
 
+def names_kinds(name: str) -> bool:
+    """Whether an inspector says which kind of defect it is; imports its file."""
+    return hasattr(detector_class(name), "class_names")
+
+
 def begins_cold(name: str) -> bool:
     """Whether a detector is of use without any history."""
     return hasattr(detector_class(name), "begin_empty")

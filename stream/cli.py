@@ -46,6 +46,7 @@ class _Help(click.Group):
             "evaluate",
             "choose",
             "tune",
+            "augment",
             "alerts",
             "incidents",
             "maintenance",
@@ -448,6 +449,49 @@ def choose(
     from stream.commands.choose import run_choose  # noqa: PLC0415
 
     run_choose(data, candidates=candidates, seed=seed, time_column=time_column, asset_column=asset_column)
+
+
+@main.command()
+@_DATA
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="made",
+    show_default=True,
+    help="Folder for the made recordings and the report.",
+)
+@click.option("--class", "classes", multiple=True, help="Make windows of this class; default: of each scarce one.")
+@click.option(
+    "--count", type=click.IntRange(min=1), help="Windows of each class; default: as many as the richest class has more."
+)
+@click.option(
+    "--rows", default=0, show_default=True, help="Rows of a window; 0: as the scarcest class allows, up to 64."
+)
+@click.option("--steps", default=1200, show_default=True, help="Steps of training; minutes on one core.")
+@click.option(
+    "--judge",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Labelled recordings to ask a classifier about, with and without the made windows; may be repeated.",
+)
+@click.option("--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="The same recordings and seed make the same windows.")
+@_TIME_COLUMN
+@_ASSET_COLUMN
+@_explained
+@_examples("""
+headrace augment history/ labelled/
+headrace augment history/ labelled/ --class leak --count 200 --judge last-month/
+""")
+def augment(data: tuple[Path, ...], **chosen: Any) -> None:
+    """Make windows of faults there are few of: virtual data, learnt from recordings with a column `fault`.
+
+    Two networks play against each other over windows of all classes. What they make is written as recordings of the
+    same signals, for `headrace train` of a fault_classifier; how close it is to real windows is shown and written.
+    """
+    from stream.commands.augment import run_augment  # noqa: PLC0415
+
+    run_augment(data, **chosen)
 
 
 @main.command()

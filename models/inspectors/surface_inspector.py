@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from models import raster
+from models import raster, spots
 from models.base import NORMAL, FitReport, Float32, Float64, Progress, Scored, UInt8, no_progress
 from models.errors import InvalidArtifact, TrainingError
 from models.network import Shapes
@@ -33,11 +33,9 @@ from models.pictures import Picture
 from models.ranges import within
 from models.weights import checked
 
-_SPOT: Final = 4  # pixels of a side
-_BINS: Final = 10  # spots from the edge; from there on all is middle
-_HIGHEST: Final = 5  # spots that make the score
-_LEAST_SPREAD: Final = 0.25  # of the evidence, in nats
 _TOLERANCE: Final = 1e-3
+_AS_LIKELY_AS_NOT: Final = 2.0  # spreads above the usual highest evidence of a good picture
+_SHARPNESS: Final = 2.0  # of the step from good to defect, over a spread
 _PROBE: Final = (48, 64, raster.CHANNELS)
 _DEFECT: Final = "defect"
 
@@ -50,10 +48,10 @@ class Config:
     """
 
     classes: tuple[str, ...] = (NORMAL, _DEFECT)
-    filters: int = 24
-    steps: int = 800
-    crop: int = 192
-    batch: int = 16
+    filters: int = 20
+    steps: int = 3000
+    crop: int = 160
+    batch: int = 12
 
     def __post_init__(self) -> None:
         within(self, filters=(4, 256), steps=(1, 1_000_000), crop=(32, 1024), batch=(1, 1024))
@@ -142,6 +140,7 @@ class SurfaceInspector:
             raise ValueError(f"surface_inspector: a picture is one signal, got {signals}")
         self.signals, self.config = signals, config
         self._weights: dict[str, npt.NDArray[Any]] | None = None
+        self._usual: spots.Usual | None = None
 
     @property
     def window(self) -> int:
@@ -184,27 +183,27 @@ class SurfaceInspector:
         if not difference <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
             raise TrainingError(f"the trained network gives other numbers in numpy than in Keras, by {difference:.2g}")
         self._weights = {**weights, "parity.input": probe, "parity.output": wanted}
-        self._weights |= _usual([self._evidence(picture.pixels)[0] for picture in usual])
+        self._usual = spots.Usual.of([self._evidence(picture.pixels)[0] for picture in usual])
         return FitReport({"loss": learnt.losses[-1], "parity": difference}, {"loss": learnt.losses})
 
     def score(self, pictures: Sequence[UInt8]) -> Scored:
         """Judge each picture (row, column) uint8 alone; ``heat`` is its map, one cell for 4 x 4 pixels."""
-        weights = self._trained()
+        usual = self._trained()[1]
         scores, classes, maps = np.empty(len(pictures)), np.empty((len(pictures), len(self.config.classes))), []
         for number, pixels in enumerate(pictures):
             evidence, logits = self._evidence(pixels)
-            bins = _bins(evidence.shape)
-            heat = np.maximum((evidence - weights["usual.mean"][bins]) / weights["usual.spread"][bins], 0.0)
-            highest = np.argpartition(heat.ravel(), -_HIGHEST)[-_HIGHEST:]
-            scores[number] = heat.ravel()[highest].mean()
-            classes[number] = _softmax(logits.reshape(-1, logits.shape[-1])[highest].astype(np.float64).mean(axis=0))
-            maps.append(heat.astype(np.float32))
+            heat = usual.heat(evidence)
+            highest = spots.highest(heat)
+            scores[number] = heat.ravel()[highest].mean(dtype=np.float64)
+            classes[number] = _kinds(logits.reshape(-1, logits.shape[-1])[highest], float(scores[number]))
+            maps.append(heat)
         shares = np.where(scores > 0, 1.0, 0.0)[:, None]
         return Scored(scores, shares, classes=classes.astype(np.float32), heat=tuple(maps))
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """The network, and what is usual."""
-        return dict(self._trained())
+        weights, usual = self._trained()
+        return {**weights, **usual.weights()}
 
     def load_weights(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
         """Restore what ``weights`` gave. Raises ``InvalidArtifact``."""
@@ -214,54 +213,36 @@ class SurfaceInspector:
         difference = float(np.abs(forward(taken, probe, self.config) - wanted).max())
         if not difference <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
             raise InvalidArtifact(f"weights: the network's answer to 'parity.input' is off by {difference:.2g}")
-        table = {name: checked(weights, name, (_BINS, _BINS), np.float64) for name in ("usual.mean", "usual.spread")}
-        if (table["usual.spread"] <= 0).any():
-            raise InvalidArtifact("weights: array 'usual.spread' must be above 0")
-        self._weights = {**taken, "parity.input": probe, "parity.output": wanted, **table}
+        self._weights = {**taken, "parity.input": probe, "parity.output": wanted}
+        self._usual = spots.Usual.load(weights)
 
-    def _trained(self) -> Mapping[str, npt.NDArray[Any]]:
-        if self._weights is None:
+    def _trained(self) -> tuple[Mapping[str, npt.NDArray[Any]], spots.Usual]:
+        if self._weights is None or self._usual is None:
             raise RuntimeError("surface_inspector is neither trained nor loaded")
-        return self._weights
+        return self._weights, self._usual
 
     def _evidence(self, pixels: UInt8) -> tuple[Float64, Float32]:
         """(row, column) uint8 -> the odds of a defect at each spot (row / 4, column / 4), and the logits."""
         x = raster.read(raster.reduced(pixels))
         rows, columns = -(-x.shape[0] // 2), -(-x.shape[1] // 2)
-        logits = forward(self._trained(), raster.padded(x), self.config)[:rows, :columns]
+        if self._weights is None:
+            raise RuntimeError("surface_inspector is neither trained nor loaded")
+        logits = forward(self._weights, raster.padded(x), self.config)[:rows, :columns]
         wide = logits.astype(np.float64)
         highest = wide[..., 1:].max(axis=-1)
         defect = highest + np.log(np.exp(wide[..., 1:] - highest[..., None]).sum(axis=-1))
         return np.asarray(defect - wide[..., 0], np.float64), logits
 
 
-def _usual(maps: Sequence[Float64]) -> dict[str, Float64]:
-    """Mean and spread over good pictures of the highest evidence at each distance from the edges (down, across)."""
-    found: list[list[list[float]]] = [[[] for _ in range(_BINS)] for _ in range(_BINS)]
-    for evidence in maps:
-        bins = _bins(evidence.shape)
-        for down, across in np.ndindex(_BINS, _BINS):
-            values = evidence[(bins[0] == down) & (bins[1] == across)]
-            if len(values):
-                # the middle has many spots, and its single highest would say more of its size than of the surface
-                middle = down == across == _BINS - 1
-                found[down][across].append(float(np.quantile(values, 0.999)) if middle else float(values.max()))
-    overall = [value for row in found for values in row for value in values]
-    mean, spread = (
-        np.full((_BINS, _BINS), np.mean(overall)),
-        np.full((_BINS, _BINS), max(np.std(overall), _LEAST_SPREAD)),
-    )
-    for down, across in np.ndindex(_BINS, _BINS):
-        values = np.array(found[down][across])
-        if len(values) > 1:
-            mean[down, across], spread[down, across] = values.mean(), max(values.std(), _LEAST_SPREAD)
-    return {"usual.mean": mean, "usual.spread": spread}
+def _kinds(logits: Float32, score: float) -> Float64:
+    """(spot, class) of the highest spots -> probabilities (class,).
 
-
-def _bins(shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Each spot's distance from the edges, down and across, (row, column) each."""
-    down, across = (np.minimum(np.minimum(np.arange(n), np.arange(n)[::-1]), _BINS - 1) for n in shape)
-    return np.broadcast_to(down[:, None], shape), np.broadcast_to(across[None], shape)
+    Whether there is a defect is the score's to say: the network saw defects far more often than a line makes them.
+    Which it is, if there is one, is the network's.
+    """
+    defect = 1.0 / (1.0 + np.exp(-_SHARPNESS * (score - _AS_LIKELY_AS_NOT)))
+    kinds = _softmax(logits[:, 1:].astype(np.float64).mean(axis=0))
+    return np.concatenate([[1.0 - defect], defect * kinds])
 
 
 def _softmax(logits: Float64) -> Float64:

@@ -91,6 +91,7 @@ class Suite:
     published         (who, figure) in the unit of the first figure
     lines             extra columns of a case's score file, by name: (row,) each
     study             what is measured besides, with a training of its own: a classifier's figures
+    folder            which of the benchmarks' folders it is about, where that is not its own name
     """
 
     name: str
@@ -102,3 +103,9 @@ class Suite:
     config: Mapping[str, Any] = field(default_factory=dict)
     lines: Callable[[Judged], Mapping[str, Sequence[Any]]] = lambda judged: {"score": judged.scores.tolist()}
     study: Study | None = None
+    folder: str = ""
+
+    def where(self, data: Path) -> Path:
+        """Its folder in ``data``, which holds one for each benchmark or is it."""
+        own = data / (self.folder or self.name)
+        return own if own.is_dir() else data

@@ -20,8 +20,10 @@ from models.measures.classes import ClassTable
 from models.measures.points import roc_auc
 from models.pictures import Picture, read_folder
 from models.suites.base import Figure, Suite
+from models.suites.kept import Kept
 
 SPLITS: Final = 2
+_Halves = tuple[list[Picture], list[Picture]]
 
 
 def study(folder: Path, seed: int, scores: Path | None, progress: Progress) -> list[Figure]:
@@ -30,16 +32,27 @@ def study(folder: Path, seed: int, scores: Path | None, progress: Progress) -> l
     if not any(picture.kind == NORMAL for picture in pictures):
         raise DataError(f"{folder}: expected MT_Free and folders of defects, as the magnetic tile set has them")
     found: dict[str, list[float]] = {"area": [], "pixels": [], "kinds": []}
+    kept = Kept(
+        None if scores is None else scores / "answers.json",
+        {"seed": seed, "folder": str(folder.resolve()), "pictures": len(pictures)},
+    )
     for split in range(SPLITS):
-        rng = np.random.default_rng([seed, split])
-        halves = _halves(pictures, rng)
-        area, pixels, lines = _good_or_not(*halves, pictures, seed + split, progress)
+        halves = _halves(pictures, np.random.default_rng([seed, split]))
+
+        def good_or_not(halves: _Halves = halves, split: int = split) -> tuple[float, float]:
+            area, pixels, lines = _good_or_not(halves, pictures, seed + split, progress)
+            if scores is not None:
+                scores.mkdir(parents=True, exist_ok=True)
+                (scores / f"split-{split}.csv").write_text("picture,kind,score\n" + "".join(lines), encoding="utf-8")
+            return area, pixels
+
+        def kinds(halves: _Halves = halves, split: int = split) -> float:
+            return _which(halves, seed + split, progress)
+
+        area, pixels = kept.get(f"good or not {split}", good_or_not)
         found["area"].append(area)
         found["pixels"].append(pixels)
-        found["kinds"].append(_which(*halves, seed + split, progress))
-        if scores is not None:
-            scores.mkdir(parents=True, exist_ok=True)
-            (scores / f"split-{split}.csv").write_text("picture,kind,score\n" + "".join(lines), encoding="utf-8")
+        found["kinds"].append(kept.get(f"kinds {split}", kinds))
     return [
         Figure("picture ROC-AUC, trained on good pictures alone", float(np.mean(found["area"])), bar=0.85),
         Figure("pixel ROC-AUC, likewise", float(np.mean(found["pixels"]))),
@@ -48,7 +61,7 @@ def study(folder: Path, seed: int, scores: Path | None, progress: Progress) -> l
     ]
 
 
-def _halves(pictures: Sequence[Picture], rng: np.random.Generator) -> tuple[list[Picture], list[Picture]]:
+def _halves(pictures: Sequence[Picture], rng: np.random.Generator) -> _Halves:
     """Half of each kind, and the other half."""
     one: list[Picture] = []
     two: list[Picture] = []
@@ -61,8 +74,9 @@ def _halves(pictures: Sequence[Picture], rng: np.random.Generator) -> tuple[list
 
 
 def _good_or_not(
-    one: Sequence[Picture], two: Sequence[Picture], pictures: Sequence[Picture], seed: int, progress: Progress
+    halves: _Halves, pictures: Sequence[Picture], seed: int, progress: Progress
 ) -> tuple[float, float, list[str]]:
+    one, two = halves
     artifact = train_inspector([picture for picture in one if picture.kind == NORMAL], seed=seed, progress=progress)
     judged = [picture for picture in two if picture.kind == NORMAL]
     judged += [picture for picture in pictures if picture.kind != NORMAL]
@@ -83,7 +97,8 @@ def _spots(picture: Picture, heat: Float64) -> tuple[Any, Any]:
     return (cut.mean(axis=(1, 3)) >= 0.5).ravel(), heat[:rows, :columns].ravel()
 
 
-def _which(one: Sequence[Picture], two: Sequence[Picture], seed: int, progress: Progress) -> float:
+def _which(halves: _Halves, seed: int, progress: Progress) -> float:
+    one, two = halves
     artifact = train_inspector(one, kinds=True, seed=seed, progress=progress)
     inspector: Any = artifact.detector
     classes = inspector.score([picture.pixels for picture in two]).classes

@@ -7,7 +7,6 @@ written whole or not at all, and ``run.json`` beside them says what they were ma
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import multiprocessing
 import os
@@ -21,9 +20,10 @@ from typing import Any, Final
 import numpy as np
 
 from models.base import Progress, no_progress
-from models.suites import magnetic_tile, nab, skab, telemetry, tep
+from models.suites import magnetic_tile, nab, skab, telemetry, tep, virtual_data
 from models.suites.base import Case, Figure, Judged, Suite
 from models.suites.judging import judge
+from models.suites.kept import code_digest
 
 SUITES: Final[Mapping[str, Suite]] = {
     suite.name: suite
@@ -34,6 +34,7 @@ SUITES: Final[Mapping[str, Suite]] = {
         telemetry.SERVERS,
         telemetry.SPACECRAFT,
         magnetic_tile.SUITE,
+        virtual_data.SUITE,
     )
 }
 _ABOUT: Final = "run.json"
@@ -77,7 +78,13 @@ def run(
     settings = dict(config if config is not None else suite.config if chosen == suite.detector else {})
     cases = suite.cases(folder)
     into = None if scores is None else scores / suite.name / chosen
-    made_with = {"detector": chosen, "config": settings, "seed": seed, "code": _code(), "folder": str(folder.resolve())}
+    made_with = {
+        "detector": chosen,
+        "config": settings,
+        "seed": seed,
+        "code": code_digest(),
+        "folder": str(folder.resolve()),
+    }
     known = {} if into is None else _known(into, made_with, cases)
     judged = dict(known)
     for done, key in enumerate(known, 1):
@@ -150,12 +157,3 @@ def _write(file: Path, lines: Mapping[str, Sequence[Any]], judged: Judged) -> No
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
     Path(name).replace(file)
-
-
-def _code() -> str:
-    """A digest of all that scores: other code, other scores."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for file in sorted(root.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]

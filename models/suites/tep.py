@@ -16,9 +16,9 @@ from models.measures.classes import ClassTable
 from models.suites.base import Case, Figure, Judged, Suite
 
 _NORMAL = "d00"
-_BEGIN = 160  # the row at which a test file's fault begins
+BEGIN = 160  # the row at which a test file's fault begins
 _COUNTED = (1, 2, 4, 5, 6, 7, 8, 10)
-_HARD = (3, 9, 15)  # these leave hardly a trace; their rates are told one by one
+HARD = (3, 9, 15)  # these leave hardly a trace; their rates are told one by one
 _PERIOD_MIN = 3.0
 
 
@@ -32,18 +32,18 @@ def cases(folder: Path) -> list[Case]:
     for file in files:
         (recording,) = read(file)
         fault = int(file.stem[1:3])
-        labels = (np.arange(len(recording.values)) >= _BEGIN) & (fault > 0)
+        labels = (np.arange(len(recording.values)) >= BEGIN) & (fault > 0)
         found.append(Case(file.stem, learnt.values, recording.values, labels, recording.at_ms, about={"fault": fault}))
     return found
 
 
 def figures(judged: Sequence[Judged]) -> list[Figure]:
     """Detection rates at the threshold that one clean row in a hundred of training exceeds."""
-    rates = {one.case.about["fault"]: float(one.alarms[_BEGIN:].mean()) for one in judged}
-    clean = np.concatenate([one.alarms if not one.case.about["fault"] else one.alarms[:_BEGIN] for one in judged])
+    rates = {one.case.about["fault"]: float(one.alarms[BEGIN:].mean()) for one in judged}
+    clean = np.concatenate([one.alarms if not one.case.about["fault"] else one.alarms[:BEGIN] for one in judged])
     groups = {
         "faults 1, 2, 4-8, 10": [rate for fault, rate in rates.items() if fault in _COUNTED],
-        "the other faults but 3, 9, 15": [rate for fault, rate in rates.items() if fault not in (0, *_COUNTED, *_HARD)],
+        "the other faults but 3, 9, 15": [rate for fault, rate in rates.items() if fault not in (0, *_COUNTED, *HARD)],
     }
     told = [
         Figure(f"mean detection rate, {name}", float(np.mean(own)), bar=0.985 if number == 0 else None)
@@ -80,7 +80,7 @@ def diagnosis(folder: Path, seed: int, scores: Path | None, progress: Progress) 
     )
     truth, said = [], []
     for fault in numbers:
-        recording = labelled(folder / f"d{fault:02d}_te.dat", _BEGIN)
+        recording = labelled(folder / f"d{fault:02d}_te.dat", BEGIN)
         for wanted, told in zip(recording.faults.tolist(), diagnose(artifact, recording.values), strict=True):  # type: ignore[union-attr]  # just given
             if told:
                 truth.append(wanted)
@@ -98,7 +98,7 @@ def diagnosis(folder: Path, seed: int, scores: Path | None, progress: Progress) 
 
 
 def _delay_min(one: Judged) -> float:
-    alarmed = np.flatnonzero(one.alarms[_BEGIN:])
+    alarmed = np.flatnonzero(one.alarms[BEGIN:])
     return float(alarmed[0]) * _PERIOD_MIN if len(alarmed) else float("nan")
 
 

@@ -32,12 +32,11 @@ def run_evaluate(
     console = Console()
     results = []
     for name in names:
-        where = folder / name if (folder / name).is_dir() else folder
         with bar() as shown:
             task = shown.add_task(name, total=None, note="")
             result = run(
                 SUITES[name],
-                where,
+                SUITES[name].where(folder),
                 detector=detector,
                 config=config,
                 scores=scores,

@@ -195,7 +195,12 @@ def train_inspectors(
 
             progress.reset(task, description=name, total=1, note="")
             artifact = train_inspector(
-                pictures, detector=settings.kind, config=settings.config, kinds=kinds, seed=seed, progress=report
+                pictures,
+                detector=settings.kind,
+                config=settings.config,
+                kinds=kinds and registry.names_kinds(settings.kind),
+                seed=seed,
+                progress=report,
             )
             done.append((name, "", keep(plan, name, "", artifact), artifact))
     return done

@@ -1,4 +1,4 @@
-"""The two ends of a demo in threads of their own: what the plant sends, and the alerts that come of it."""
+"""The two ends of a demo in threads of their own: what plant and camera send, and the alerts that come of it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 class Feed:
     """Sends recordings to the readings topic and listens to the alert topic, from ``start`` to ``stop``.
 
-    speed  seconds of the plant's time a second; None sends as fast as the broker takes it
+    speed   seconds of the plant's time a second; None sends as fast as the broker takes it
+    beside  what else there is to send, in a thread of its own
     """
 
     def __init__(
-        self, kafka: KafkaSettings, topics: TopicSettings, recordings: Sequence[Recording], speed: float | None
+        self,
+        kafka: KafkaSettings,
+        topics: TopicSettings,
+        recordings: Sequence[Recording],
+        speed: float | None,
+        beside: Callable[[], None] | None = None,
     ) -> None:
         self._kafka = kafka
         self._topics = topics
@@ -32,13 +38,14 @@ class Feed:
         self._arrived: queue.SimpleQueue[Alert | Exception] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._listener = self._thread(self._listen)
-        self._sender = self._thread(self._send)
+        self._senders = [self._thread(send) for send in (self._send, beside) if send is not None]
         self.sent = 0
 
     def start(self) -> None:
         """Begin to listen and to send."""
         self._listener.start()
-        self._sender.start()
+        for sender in self._senders:
+            sender.start()
 
     def stop(self) -> None:
         """Stop listening; what is still being sent ends with the process."""

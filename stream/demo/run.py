@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -20,7 +21,10 @@ from rich.panel import Panel
 
 from models.evaluate import Event
 from stream.broker import EmbeddedBroker
+from stream.commands.console import bar
 from stream.commands.train import train_plan
+from stream.demo import camera as station
+from stream.demo.camera import Camera, train_camera
 from stream.demo.feed import Feed
 from stream.demo.scenario import Scenario, recorded, simulated
 from stream.demo.screen import AlertBoard, summary
@@ -36,6 +40,8 @@ from stream.topics import ensure_topics
 #: The live part is paced to last about so long, so that alerts can be watched as they open and resolve.
 LIVE_S: Final = 40.0
 _PARTITIONS: Final = 4
+#: The camera's plan, beside the plant's.
+_PICTURES_PLAN: Final = "pictures.toml"
 _QUIET_S: Final = 1.0  # no alert for so long after the last reading was judged: nothing more comes
 _STALLED_S: Final = 60.0
 _SESSION_S: Final = 6.0  # the embedded broker lets a group begin after half of it
@@ -75,12 +81,24 @@ def _run(
 ) -> int:
     scenario = simulated(seed) if data is None else recorded(data)
     plan = _prepare(scenario, output)
+    camera = None if data is not None else Camera.simulated(seed, *scenario.live_ms)
+    pictures = None if camera is None else _prepare_camera(output)
     console.print(_banner(scenario, plan, output))
 
     console.rule("[bold]1  train", align="left")
     with _native_noise_to(output / "logs" / "training.log"):
         trained = train_plan(plan, scenario.history, seed=seed, console=console)
-    console.print(f"{len(trained)} models trained on clean history, in {output / 'artifacts'}")
+        if pictures is not None:
+            with bar(console) as shown:
+                task = shown.add_task("the camera's inspector", total=1, note="")
+                train_camera(
+                    pictures, seed=seed,
+                    progress=lambda done, total, note: shown.update(task, completed=done, total=total, note=note),
+                )  # fmt: skip
+    console.print(
+        f"{len(trained)} models trained on clean history"
+        f"{' and 1 on pictures' if pictures is not None else ''}, in {output / 'artifacts'}"
+    )
 
     console.rule("[bold]2  start", align="left")
     with ExitStack() as stack:
@@ -91,12 +109,28 @@ def _run(
         worker = stack.enter_context(
             WorkerProcess(output / "headrace.toml", _environment(broker.bootstrap), output / "logs" / "worker.log")
         )
-        with console.status("the worker loads its models and joins its group"):
-            worker.wait_until_ready()
+        inspecting = None
+        if pictures is not None:
+            ensure_topics(kafka, pictures.topics)
+            inspecting = stack.enter_context(
+                WorkerProcess(
+                    output / _PICTURES_PLAN,
+                    {**_environment(broker.bootstrap), "HEADRACE_KAFKA_GROUP": station.GROUP},
+                    output / "logs" / "pictures-worker.log",
+                )
+            )
+        with console.status("the workers load their models and join their groups"):
+            for process in filter(None, (worker, inspecting)):
+                process.wait_until_ready()
         console.print(f"worker ready; its live page: [bold]{worker.url}/[/]  (metrics at {worker.url}/metrics)")
+        if camera is not None and pictures is not None:
+            console.print(
+                f"a worker for the {len(camera.pictures)} pictures of {station.ASSET} on {pictures.topics.readings}"
+            )
 
         console.rule("[bold]3  watch", align="left")
-        board, facts = _watch(scenario, plan, kafka, worker, live_s, console)
+        seen = None if camera is None or pictures is None or inspecting is None else _Seen(camera, pictures, inspecting)
+        board, facts = _watch(scenario, plan, kafka, worker, seen, live_s, console)
 
         console.rule("[bold]4  judge", align="left")
         with console.status("reading the scores back and drawing the report"):
@@ -104,10 +138,11 @@ def _run(
                 title=scenario.title,
                 recordings=scenario.live,
                 faults=scenario.faults,
-                incidents=incidents_of(board.alerts),
+                incidents=incidents_of(alert for alert in board.alerts if alert.asset != station.ASSET),
                 courses=courses_of_topic(_payloads(kafka, plan.topics.scores, worker)),
                 units=scenario.units,
                 facts=facts,
+                sightings=[] if camera is None else camera.sightings(board.alerts),
                 grace_s=scenario.grace_s,
             )
             matching = outcome.matching()
@@ -117,14 +152,19 @@ def _run(
         console.print(summary(outcome, matching))
         console.print(
             f"\nreport   {output / 'report.html'}\nalerts   topic {plan.topics.alerts} of {broker.bootstrap}, "
-            f"scores {plan.topics.scores}\nplan     {output / 'headrace.toml'}\nlogs     {output / 'logs'}"
+            f"scores {plan.topics.scores}\nplan     {output / 'headrace.toml'}"
+            f"{'' if camera is None else f' and {_PICTURES_PLAN}'}\nlogs     {output / 'logs'}"
         )
         if stay:
             _stay(console, broker.bootstrap, worker, output)
-        status = worker.stop()
-    console.print(f"worker ended with {status}; {duration(time.monotonic() - started)} in all")
-    if status:
-        console.print(f"[red]the worker should have ended with 0; see {worker.log}")
+        ended = {process: process.stop() for process in (worker, inspecting) if process is not None}
+    statuses = " and ".join(str(status) for status in ended.values())
+    console.print(
+        f"worker{'s' if len(ended) > 1 else ''} ended with {statuses}; {duration(time.monotonic() - started)} in all"
+    )
+    status = next((status for status in ended.values() if status), 0)
+    for process in (process for process, own in ended.items() if own):
+        console.print(f"[red]the worker should have ended with 0; see {process.log}")
     if scenario.faults and not matching.found:
         console.print("[red]no fault was found")
     return int(bool(status) or bool(scenario.faults and not matching.found))
@@ -138,10 +178,17 @@ def _prepare(scenario: Scenario, output: Path) -> Plan:
         raise StreamError(f"{output} holds something else than a demo's output: name another folder with --output")
     for folder in ("artifacts", "logs"):
         shutil.rmtree(output / folder, ignore_errors=True)
-    for name in ("report.html", "fault.png"):
+    for name in ("report.html", "fault.png", _PICTURES_PLAN):
         (output / name).unlink(missing_ok=True)
     (output / "logs").mkdir()
     path.write_text(scenario.plan(), encoding="utf-8")
+    return load_plan(path)
+
+
+def _prepare_camera(output: Path) -> Plan:
+    """Write the camera's plan."""
+    path = output / _PICTURES_PLAN
+    path.write_text(station.PLAN, encoding="utf-8")
     return load_plan(path)
 
 
@@ -158,20 +205,45 @@ def _banner(scenario: Scenario, plan: Plan, output: Path) -> Panel:
     return Panel(text, title="Headrace demo", title_align="left", border_style="cyan")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """A camera, its plan, and the worker that looks at what it sends."""
+
+    camera: Camera
+    plan: Plan
+    worker: WorkerProcess
+
+    def send(self, kafka: KafkaSettings, speed: float | None) -> None:
+        """Send every picture."""
+        self.camera.send(kafka, self.plan.topics.readings, speed)
+
+    def done(self) -> bool:
+        """Whether every picture is judged. Raises ``StreamError`` if its worker has ended."""
+        self.worker.check()
+        return self.worker.metrics().get("headrace_records_total", 0.0) >= len(self.camera.pictures)
+
+
 def _watch(
-    scenario: Scenario, plan: Plan, kafka: KafkaSettings, worker: WorkerProcess, live_s: float, console: Console
+    scenario: Scenario,
+    plan: Plan,
+    kafka: KafkaSettings,
+    worker: WorkerProcess,
+    seen: _Seen | None,
+    live_s: float,
+    console: Console,
 ) -> tuple[AlertBoard, dict[str, str]]:
     """Stream the live part and show alerts until all is judged. Raises what goes wrong on the way."""
     speed = scenario.duration_s / live_s if live_s > 0 else None
-    feed = Feed(kafka, plan.topics, scenario.live, speed)
+    feed = Feed(kafka, plan.topics, scenario.live, speed, None if seen is None else lambda: seen.send(kafka, speed))
     pace = f", {speed:,.0f} times as fast as the plant" if speed else ""
     metrics: dict[str, float] = {}
     judged, rate = 0.0, 0.0
+    pictures_done = seen is None
     began = moved = time.monotonic()
     with AlertBoard(console, scenario.readings) as board:
         feed.start()
         try:
-            while judged < scenario.readings or time.monotonic() - moved < _QUIET_S:
+            while judged < scenario.readings or not pictures_done or time.monotonic() - moved < _QUIET_S:
                 time.sleep(0.15)
                 worker.check()
                 for alert in feed.alerts():
@@ -179,6 +251,7 @@ def _watch(
                     moved = time.monotonic()
                 metrics = worker.metrics() or metrics
                 before, judged = judged, metrics.get("headrace_records_total", 0.0)
+                pictures_done = pictures_done or (seen is not None and seen.done())
                 if judged > before:
                     moved = time.monotonic()
                     rate = judged / (moved - began)

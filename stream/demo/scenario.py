@@ -57,6 +57,12 @@ class Scenario:
         """How long the longest live recording lasts, in the plant's time."""
         return max((float(held.at_ms[-1] - held.at_ms[0]) / 1000 for held in self.live if len(held.at_ms)), default=0.0)
 
+    @property
+    def live_ms(self) -> tuple[int, int]:
+        """When the live part begins and ends, epoch milliseconds."""
+        filled = [held.at_ms for held in self.live if len(held.at_ms)]
+        return min(int(at_ms[0]) for at_ms in filled), max(int(at_ms[-1]) for at_ms in filled)
+
     def plan(self) -> str:
         """Give the text of ``headrace.toml``."""
         lines = ["# Written by `headrace demo`.", 'site = "demo"', "", "[topics]", 'scores = "plant.scores.v1"']

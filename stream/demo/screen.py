@@ -12,10 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from models.base import NORMAL
 from models.evaluate import Matching
 from stream.records import Alert
 from stream.report.outcome import Outcome, incidents_of
-from stream.report.wording import causes, duration, number
+from stream.report.sightings import Sighting, called, where
+from stream.report.wording import causes, clock, duration, number
 
 _STYLES = {"warning": "yellow", "major": "dark_orange", "critical": "bold magenta"}
 _MARKS = {"open": "▲", "updated": "▲", "resolved": "✓"}
@@ -88,7 +90,7 @@ class AlertBoard:
                 alert.asset,
                 _short(alert.detector, alert.asset),
                 _lasts(alert),
-                causes(alert.causes) + ("" if alert.verdict == "model" else f"  ({alert.verdict})"),
+                _told(alert) + ("" if alert.verdict == "model" else f"  ({alert.verdict})"),
                 style="dim" if closed else "",
             )
         still_open = sum(alert.state != "resolved" for alert in held)
@@ -144,7 +146,29 @@ def summary(outcome: Outcome, matching: Matching) -> RenderableType:
     )
     for name, value in outcome.facts.items():
         lines.add_row(name, value)
-    return Group(Text(), table, Text(), lines) if outcome.faults else lines
+    if not outcome.faults:
+        return lines
+    pictures = (Text(), _pictures(outcome.sightings)) if outcome.sightings else ()
+    return Group(Text(), table, *pictures, Text(), lines)
+
+
+def _pictures(sightings: Sequence[Sighting]) -> Table:
+    """What cameras saw, and what was said of it."""
+    table = Table(
+        "", "defect", "station", "taken", "called", "score", "where", title="What the camera saw", title_justify="left"
+    )
+    for one in sightings:
+        alert = one.alert
+        table.add_row(
+            Text("✓", style="green") if one.found else Text("✗", style="red"),
+            "none" if one.kind == NORMAL else one.kind,
+            one.asset,
+            clock(one.at_ms)[11:],
+            Text("missed", style="red") if alert is None else called(alert),
+            "" if alert is None else f"{alert.peak:.1f} of {alert.threshold:.1f}",
+            "" if alert is None or alert.heat is None else where(alert.heat),
+        )
+    return table
 
 
 def _line(alert: Alert) -> Text:
@@ -152,9 +176,16 @@ def _line(alert: Alert) -> Text:
     at = {"open": alert.opened, "resolved": alert.resolved or alert.last_seen}.get(alert.state, alert.last_seen)
     return Text.assemble(
         (f"{at[:19]}  {_MARKS[alert.state]} {alert.state:<8} {alert.severity:<8} ", style),
-        f"{alert.asset}  {alert.detector}  {causes(alert.causes)}",
+        f"{alert.asset}  {alert.detector}  {_told(alert)}",
         "" if alert.verdict == "model" else f"  ({alert.verdict})",
     )
+
+
+def _told(alert: Alert) -> str:
+    """What caused it: signals, or what a picture shows and where."""
+    if alert.heat is None:
+        return causes(alert.causes)
+    return ", ".join(filter(None, (called(alert), where(alert.heat))))
 
 
 def _short(detector: str, asset: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from models.evaluate import Event, Matching, events_of, match
 from stream.decide import BAND_SIGMAS
 from stream.records import Alert, Bool, Cause, Float64, Int64, Scores, Severity
+from stream.report.sightings import Sighting
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("warning", "major", "critical")
 
@@ -112,6 +113,7 @@ class Outcome:
     early_s      likewise before a fault's start, where labels are not exact
     facts        further figures for the head of the report, by name
     trials       what other budgets would have raised, by detector
+    sightings    pictures with a defect or an alert; their assets have no recording
     """
 
     title: str
@@ -122,6 +124,7 @@ class Outcome:
     units: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     trials: Mapping[str, Sequence[Trial]] = field(default_factory=dict)
+    sightings: Sequence[Sighting] = ()
     grace_s: float = 0.0
     early_s: float = 0.0
 

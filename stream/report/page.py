@@ -21,6 +21,7 @@ from stream.report.figures import PALETTE, draw_event, draw_overview
 from stream.report.html import cards, table
 from stream.report.outcome import SEVERITIES, Incident, Outcome, Recorded, Trial, courses_of, incidents_of, labelled
 from stream.report.rules import rules_section, whatif_section
+from stream.report.sightings import sightings_section
 from stream.report.wording import causes, clock, duration, number
 
 #: So many figures of false alarms and of faults, the worst first: a report should open on a phone.
@@ -49,7 +50,7 @@ th{color:var(--muted);font-weight:600;font-size:.85rem;white-space:nowrap}td.n,t
 tr.planned td{font-weight:650;background:var(--card)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
 article{border:1px solid var(--grid);border-radius:.6rem;padding:.8rem .9rem;min-width:0}
-svg{display:block;width:100%;height:auto}.wide svg{min-width:44rem}
+svg{display:block;width:100%;height:auto}article img{display:block;max-width:100%;height:auto}.wide svg{min-width:44rem}
 .tag{display:inline-block;border-radius:1rem;padding:0 .55rem;font-size:.8rem;border:1px solid currentColor;
 white-space:nowrap}
 .good{color:var(--good)}.bad{color:var(--bad)}.warning{color:var(--warning)}.major{color:var(--major)}
@@ -115,6 +116,7 @@ def render(outcome: Outcome) -> str:
         _overview(outcome, matching),
         rules_section(outcome, matching),
         whatif_section(outcome),
+        sightings_section(outcome.sightings),
     ]
     if outcome.faults:
         body += [_fault_table(outcome, matching), _sort_table(outcome, matching)]

@@ -78,6 +78,27 @@ def test_shown_the_kinds_of_defects_it_tells_them_apart():
     assert np.mean([artifact.class_names[k] == p.kind for k, p in zip(said, pictures, strict=True)]) > 0.8
 
 
+@pytest.mark.tensorflow
+def test_the_autoencoder_finds_what_it_cannot_give_back(tmp_path):
+    config = {"steps": 150, "crop": 96, "batch": 8, "filters": 8}
+    artifact = load(train_inspector(tiles(75, 0), detector="picture_autoencoder", config=config).save(tmp_path / "a"))
+    assert artifact.class_names == ()
+    scored = judged(artifact, [*tiles(30, 5), *tiles(30, 6, ("hole", "crack"))])
+    assert roc_auc(np.arange(60) >= 30, scored.score) > 0.8
+    assert scored.classes is None
+    weights = artifact.detector.weights()
+    for key in ("code.kernel", "usual.spread", "parity.output"):
+        with pytest.raises(InvalidArtifact, match=key):
+            create("picture_autoencoder", signals=1, config=config).load_weights(
+                {k: v for k, v in weights.items() if k != key}
+            )
+
+
+def test_kinds_are_not_for_an_inspector_that_names_none():
+    with pytest.raises(TrainingError, match="picture_autoencoder tells no kinds apart"):
+        train_inspector(tiles(75, 0), detector="picture_autoencoder", kinds=True)
+
+
 def test_too_few_good_pictures_are_told():
     with pytest.raises(TrainingError, match="at least 60"):
         train_inspector(tiles(20, 0))
