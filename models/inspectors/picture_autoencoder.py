@@ -5,9 +5,10 @@ pixels, and three more bring it back. What is no part of a good surface does not
 high there: its logarithm at every spot of four by four pixels is the evidence, judged against what is usual at that
 distance from the edges (``models.spots``). It names no kinds of defects.
 
-Limits: it gives back small faint defects with everything else, has errors wherever good surfaces are rough, and is told
-nothing of what a defect looks like, as ``surface_inspector`` is. It is the plain baseline, tested on simulated tiles; on
-the magnetic tile set it has not been measured. Papers: Bergmann et al. 2019 (autoencoders on textured surfaces); Masci et al. 2011.
+Limits: it gives back small faint defects with everything else, has errors wherever good surfaces are rough, and is
+told nothing of what a defect looks like, as ``surface_inspector`` is. It is the plain baseline, tested on simulated
+tiles; on the magnetic tile set it has not been measured. Papers: Bergmann et al. 2019 (autoencoders on textured
+surfaces); Masci et al. 2011.
 
 >>> from models.registry import create
 >>> create("picture_autoencoder", signals=1).window
