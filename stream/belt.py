@@ -25,6 +25,7 @@ class Taken:
 
     done  they are through, and may be committed
     skip  they are let go of: not committed, they will be read again
+    after what comes before this offset was read just before them, as far as is known
     """
 
     partition: int
@@ -33,6 +34,7 @@ class Taken:
     last: int
     done: Callable[[], object]
     skip: Callable[[], object]
+    after: int = 0
 
 
 class Process(Protocol):

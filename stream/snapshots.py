@@ -120,6 +120,7 @@ class Snapshots:
         self._held: dict[int, deque[_Held]] = defaultdict(deque)
         self._assignment = 0
         self._known: set[int] = set()
+        self._let_go_from: dict[int, int] = {}  # the first offset that was not taken since the last assignment
         self._recovering: dict[int, asyncio.Task[None]] = {}
         self._unwanted: dict[int, set[bytes]] = {}
         self._sizes: dict[int, dict[int, int]] = defaultdict(dict)
@@ -130,9 +131,16 @@ class Snapshots:
 
     async def put(self, taken: Taken) -> None:
         """Score and publish a batch; it is acknowledged after the next snapshot."""
-        if not await self._is_ready(taken.partition, taken.first):
+        assignment, let_go = self._assignment, self._let_go_from.get(taken.partition)
+        behind = let_go is not None and taken.first > let_go  # what comes after a hole would make it one for good
+        ready = not behind and await self._is_ready(taken.partition, taken.first)
+        # Faust passes over events while a rebalance begins, and may hand out those behind them before it ends.
+        if not ready or taken.after > self._pipeline.applied(taken.partition) + 1:
+            if assignment == self._assignment:
+                self._let_go_from.setdefault(taken.partition, taken.first)
             taken.skip()
             return
+        self._let_go_from.pop(taken.partition, None)
         await self._room.wait()
         held = _Held(taken.last, taken.done, taken.skip)
         await self._belt.put(taken.partition, taken.records, partial(self._published, taken.partition, held))
@@ -144,6 +152,7 @@ class Snapshots:
         self._let_go(*self._held)
         self._assignment += 1
         self._known.clear()
+        self._let_go_from.clear()
         await self._belt.beside(self._pipeline.keep_only, partitions)
         for partition in self._sizes.keys() - partitions:
             del self._sizes[partition]

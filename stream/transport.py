@@ -36,6 +36,7 @@ class Batch:
     """The records of one partition from one poll.
 
     end   the offset to commit when all of them are done
+    after the end of the batch before it, where that is not committed yet
     done  set by the agent once their output is safe. Faust also acknowledges events that it skips at a rebalance
           without having shown them to the agent; those must not count.
     """
@@ -44,6 +45,7 @@ class Batch:
     records: Sequence[RawRecord]
     end: int
     done: bool = False
+    after: int = 0
 
 
 #: How long the broker may hold a fetch that finds nothing. Faust's own 1,500 ms would delay the other partitions of the
@@ -136,12 +138,13 @@ class Consumer(_Draining, driver.Consumer):
         if self._buffered_partitions:
             # Some are paused: waiting long for the others would not notice when these may be read on.
             timeout = _PAUSED_S
-        records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
+        records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
-        if not self.flow_active:
-            # Fetched before a rebalance stopped the flow: these records come again from the committed offset.
+        if not self.flow_active or self.app.consumer_generation_id != generation:
+            # Fetched before or during a rebalance: these records come again from the committed offset. Others may have
+            # gone on from there meanwhile, or not have come so far.
             await self.perform_seek()
             return
         for partition, batch in records.items():
@@ -176,6 +179,7 @@ class Consumer(_Draining, driver.Consumer):
         if pending and first.offset < pending[-1].end:
             # The position went back (a seek to the committed offset): what was in flight will be read again.
             pending.clear()
+        batch.after = pending[-1].end if pending else 0
         pending.append(batch)
         return message
 
@@ -273,7 +277,7 @@ def of_batch(event: Any) -> Taken:
         batch.done = True
         event.ack()
 
-    return Taken(batch.tp.partition, records, event.message.offset, batch.end - 1, done, event.ack)
+    return Taken(batch.tp.partition, records, event.message.offset, batch.end - 1, done, event.ack, batch.after)
 
 
 def by_partition(events: Sequence[Any]) -> Iterator[Taken]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -228,6 +229,46 @@ async def test_a_hurry_does_not_wait_for_a_state_that_is_being_read(
         await waiting
         assert bench.skipped == [199]
         assert bench.outputs == []
+
+
+async def test_what_comes_behind_a_batch_that_was_let_go_is_let_go_too_until_it_is_read_again(
+    plan: Plan, records: list[Record], executor: ThreadPoolExecutor
+) -> None:
+    log = Log()
+    async with running(Bench(plan, log, executor, every_s=0.02)) as before:
+        await before.put(records[:60])
+        await until(lambda: before.done == [59])
+    log.gate.clear()
+    async with running(Bench(plan, log, executor, every_s=0.02)) as bench:
+        waiting = asyncio.create_task(bench.put(records[60:75]))
+        await asyncio.sleep(0.05)
+        bench.snapshots.hurry(True)
+        await waiting
+        log.gate.set()  # the state is there in time for the next batch of the queue
+        await until(lambda: not bench.health.recovering)
+        bench.snapshots.hurry(False)
+        await bench.put(records[75:90])
+        assert bench.skipped == [74, 89]
+        await bench.snapshots.assigned({0})
+        await bench.put(records[60:])
+        await until(lambda: bench.done == [199])
+    alerts = [alert for each in (before, bench) for output in each.outputs for alert in output.alerts]
+    whole = Pipeline(plan, Shelf(plan)).process(0, records)
+    assert sorted(alerts, key=lambda a: (a.id, a.sequence)) == sorted(whole.alerts, key=lambda a: (a.id, a.sequence))
+
+
+async def test_a_batch_whose_forerunner_was_passed_over_is_not_taken(
+    plan: Plan, records: list[Record], executor: ThreadPoolExecutor
+) -> None:
+    async with running(Bench(plan, Log(), executor, every_s=0.02)) as bench:
+        await bench.put(records[:60])
+        behind = replace(bench.batch(records[75:90]), after=75)  # 60 to 74 were fetched, and Faust passed over them
+        await bench.snapshots.put(behind)
+        await bench.put(records[90:100])
+        assert bench.skipped == [89, 99]
+        await bench.put(records[60:75])
+        await bench.snapshots.put(replace(bench.batch(records[80:]), after=75))  # a hole of the log's own is none
+        await until(lambda: bench.done == [59, 74, 199])
 
 
 async def test_a_recovery_has_a_deadline_and_older_blocks_do_not_come_back(

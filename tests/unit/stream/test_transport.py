@@ -59,6 +59,17 @@ def test_an_event_that_faust_skipped_is_not_done_although_it_is_acknowledged() -
     assert held._new_offset(TOPIC) is None
 
 
+def test_a_batch_knows_where_the_one_before_it_ended_until_that_is_committed() -> None:
+    held = consumer()
+    first, second = give(held, 0, 10), give(held, 12, 5)
+    assert (first.value.after, second.value.after) == (0, 10)
+    finish(held, first)
+    finish(held, second)
+    assert held._new_offset(TOPIC) == 17
+    assert give(held, 20, 5).value.after == 0
+    assert give(held, 3, 5).value.after == 0, "after a seek back"
+
+
 def test_holes_in_the_offsets_need_no_handling() -> None:
     held = consumer()
     finish(held, give(held, 100, 3))
