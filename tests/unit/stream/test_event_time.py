@@ -174,6 +174,24 @@ def test_a_restart_with_a_snapshot_changes_nothing(plan: Plan, plant: list[Recor
     assert count(outputs, "late") == count(whole, "late")
 
 
+def test_a_state_of_the_format_before_is_taken_over_and_goes_on_in_todays(plan: Plan, plant: list[Recording]) -> None:
+    records = records_of(plant)
+    first = Pipeline(plan, Shelf(plan))
+    outputs = [first.process(0, records[:500])]
+    values = snapshot(first, 499)
+    assert {value[4] for _, value in values} == {1}
+    later = asking(plan, input={"lateness_s": 8, "ahead_s": 60}, quality={"stale_after_periods": 20})
+    second = Pipeline(later, Shelf(later))
+    report = second.restore(0, image_of(values))
+    assert report.assets == 4
+    assert not report.anew
+    assert first.open_alerts()
+    assert sorted(second.open_alerts(), key=str) == sorted(first.open_alerts(), key=str)
+    outputs += [second.process(0, records[500:]), second.finish(0)]
+    assert flat(outputs) == flat(run(plan, records, [])), "no window begins anew, and alerts go on"
+    assert 2 in {value[4] for _, value in snapshot(second, len(records) - 1)}
+
+
 @pytest.mark.parametrize("more", [True, False])
 def test_what_was_held_back_is_judged_though_the_plan_holds_nothing_back_any_more(
     plan: Plan, plant: list[Recording], more: bool
