@@ -25,6 +25,8 @@ from stream.settings import KafkaSettings, Plan, TopicSettings
 pytest.importorskip("paho.mqtt", reason="the MQTT bridge comes with headrace[mqtt]")
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(240)]
 
+#: for what does not depend on Kafka
+ONE_BROKER = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 AT_MS = 1_764_000_000_000
 DEVICES = {f"pump-{number}": ("flow", "heat") for number in range(5)}
 
@@ -145,6 +147,7 @@ def test_the_mqtt_broker_may_go_and_come_back(
     edge.close()
 
 
+@ONE_BROKER
 def test_births_deaths_and_rebirths(
     plan: Plan,
     kafka: KafkaSettings,
@@ -178,6 +181,7 @@ def test_births_deaths_and_rebirths(
     assert bridge.stop() == 0
 
 
+@ONE_BROKER
 def test_plain_topics(
     plan: Plan,
     kafka: KafkaSettings,
@@ -239,6 +243,7 @@ def sampled(path: Path, environment: dict[str, str], seconds: float = 6.0) -> su
     )  # fmt: skip
 
 
+@ONE_BROKER
 def test_tls_and_a_password(
     plan: Plan,
     kafka: KafkaSettings,
@@ -272,6 +277,7 @@ def test_tls_and_a_password(
     assert wrong_name.returncode == 2, "the certificate is for another name"
 
 
+@ONE_BROKER
 def test_a_sample_shows_what_would_come_and_sends_nothing(
     plan: Plan, kafka: KafkaSettings, topics: TopicSettings, mqtt_broker: tuple[Server, int], tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from stream.settings import KafkaSettings, Plan
 pytest.importorskip("asyncua", reason="the OPC UA bridge comes with headrace[opcua]")
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(240)]
 
+#: for what does not depend on Kafka
+ONE_BROKER = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 AT_MS = 1_764_000_000_000
 ASSETS = {"pump-1": ("flow", "heat"), "pump-2": ("flow", "heat")}
 _BAD_SENSOR, _UNCERTAIN = 0x808C0000, 0x40900000
@@ -139,6 +141,7 @@ def test_while_kafka_is_away_the_history_keeps_what_does_not_fit(
     assert bridge.stop() == 0
 
 
+@ONE_BROKER
 def test_status_codes_are_kept(
     plan: Plan,
     kafka: KafkaSettings,
@@ -179,6 +182,7 @@ def key(folder: Path, name: str, uri: str) -> None:
     )  # fmt: skip
 
 
+@ONE_BROKER
 def test_an_encrypted_session_with_a_user(
     plan: Plan,
     kafka: KafkaSettings,
@@ -229,6 +233,7 @@ def sampled(path: Path, environment: dict[str, str], seconds: float = 5.0) -> su
     )  # fmt: skip
 
 
+@ONE_BROKER
 def test_a_sample_shows_what_would_come(
     plan: Plan, kafka: KafkaSettings, server: tuple[Server, str], tmp_path: Path
 ) -> None:
