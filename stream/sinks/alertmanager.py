@@ -219,7 +219,8 @@ class AlertmanagerSink:
                 if self._stopping.is_set():
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(target.changed.wait(), max(resend_at - time.monotonic(), 0.0))
+                    async with asyncio.timeout(max(resend_at - time.monotonic(), 0.0)):
+                        await target.changed.wait()
             target.changed.clear()
             if time.monotonic() >= resend_at:
                 resend_at = time.monotonic() + self._settings.resend_every_s
@@ -298,7 +299,8 @@ class AlertmanagerSink:
     async def _pause(self, seconds: float) -> None:
         """Sleep; much shorter when the worker is about to stop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may lose a cancellation, and stop would hang
+                await self._stopping.wait()
         if self._stopping.is_set():
             await asyncio.sleep(min(seconds, 0.25))
 

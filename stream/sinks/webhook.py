@@ -310,7 +310,8 @@ class WebhookSink:
     async def _pause(self, seconds: float) -> None:
         """Sleep; much shorter when the worker is about to stop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may lose a cancellation, and stop would hang
+                await self._stopping.wait()
         if self._stopping.is_set():
             await asyncio.sleep(min(seconds, 0.25))
 

@@ -178,6 +178,15 @@ async def test_what_has_no_room_is_dropped_and_counted(make_alert: Callable[...,
     await away.stop()
 
 
+async def test_a_stop_ends_although_the_cancellation_meets_the_end_of_a_pause(make_alert: Callable[..., Alert]) -> None:
+    away = WebhookSink(WebhookSettings(urls="http://127.0.0.1:9/", secret=SecretStr(SECRET)), stop_s=0.0)
+    await away.start()
+    await send(away, make_alert(life=life("open")))
+    await until(lambda: away.failed_writes)  # now it pauses
+    await asyncio.wait_for(away.stop(), 30)
+    assert away.held_lines == 1
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "wrong"),
     [
