@@ -209,6 +209,8 @@ class Bridge:
         self._call(self._disconnected, str(reason))
 
     def _on_subscribe(self, _: Any, __: Any, ___: Any, reasons: Any, ____: Any) -> None:
+        if not any(reason.is_failure for reason in reasons):
+            self._call(self._subscribed, self._connection)
         for text, reason in zip(self._filters(), reasons, strict=False):
             if reason.is_failure:
                 _log.error("the MQTT broker at %s does not let us read %s: %s", self._where, text, reason)
@@ -236,18 +238,22 @@ class Bridge:
         _log.info(
             "connected to the MQTT broker at %s%s", self._where, ", which kept our session" if session_kept else ""
         )
-        self._health.plant = True
-        self._metrics.connected("plant", True)
         self._session_kept = session_kept
-        self._announced = None
-        self._announce(online=self._health.kafka)
         if self._edges is None:
             return
         self._edges.forget_order()
         if not session_kept and connection > 1:
-            # nobody kept what came meanwhile: births may be among it
-            for edge_id, edge in self._edges.edges.items():
+            for edge in self._edges.edges.values():  # nobody kept what came meanwhile: births may be among it
                 edge.restored = True
+
+    def _subscribed(self, connection: int) -> None:
+        """From here on the broker sends us, or keeps for us, all that is published."""
+        self._health.plant = True
+        self._metrics.connected("plant", True)
+        self._announced = None
+        self._announce(online=self._health.kafka)
+        if self._edges is not None and not self._session_kept and connection > 1:
+            for edge_id in self._edges.edges:
                 self._ask(edge_id, "no_birth")
 
     def _disconnected(self, reason: str) -> None:
