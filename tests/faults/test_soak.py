@@ -66,6 +66,7 @@ def test_nothing_grows(
     half_minutes = [round(mb, 1) for mb in memory_mb[::15]]
     assert grown < MOST_MB_AN_HOUR, f"{grown:+.1f} MB an hour: {half_minutes}"
     for name, held in zip(("threads", "files", "tasks"), others, strict=True):
-        assert abs(slope(hours, held)) < 10, f"{name}: {held}"  # a level for all but bursts has none
+        more = slope(hours, held) * hours[-1]  # over all of it: tasks come and go by a handful at any moment
+        assert more < 3, f"{more:.1f} more {name}: {held}"
     fault.tried()
     fault.note = f"{memory_mb[-1]:.0f} MB at the end, {grown:+.0f} MB an hour over {60 * hours[-1]:.0f} min"
