@@ -39,7 +39,7 @@ def test_nothing_grows(
     end = time.monotonic() + 60 * soak_minutes
     # What may grow up to a bound is brought to it first: the page's rows (few here), and the alerts that it remembers.
     worker = start_worker(own_plan, HEADRACE_WORKER_SNAPSHOT_EVERY_S="1", HEADRACE_PAGE_MEMORY_MB="4")
-    rows = (60 * soak_minutes * RATE + 250 * ALERTS_KEPT) / 8
+    rows = (60 * soak_minutes * RATE + 500 * ALERTS_KEPT) / 8  # an alert comes of one to two hundred readings
     feeder = Feeder(kafka, plan.topics.readings, plant(rows=int(rows)), rate=FASTER).start()
     worker.wait(
         lambda: worker.metric("headrace_alert_transitions_total", state="open") > 1.1 * ALERTS_KEPT,
