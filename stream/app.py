@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from stream.belt import Belt, Taken
 from stream.changelog import Changelog
 from stream.control import Control, ControlReader
 from stream.labels import Label
+from stream.orders import Message
 from stream.page.acting import Acting
 from stream.page.board import Board
 from stream.pipeline import Pipeline
@@ -27,6 +28,7 @@ from stream.publish import Publisher
 from stream.settings import KafkaSettings, Plan, WorkerSettings
 from stream.sinks.prometheus import Metrics
 from stream.snapshots import Snapshots
+from stream.swap import Swap
 from stream.transport import PlainTransport, RawSchema, Transport, by_partition, of_batch
 from stream.web import Health, WebServer
 
@@ -66,6 +68,7 @@ class App(faust.App):
     snapshots: Snapshots | None = None
     changelog: Changelog | None = None
     control: ControlReader | None = None
+    swap: Swap | None = None
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     overdue: Callable[[], None] | None = None
 
@@ -78,6 +81,8 @@ class App(faust.App):
         await self.web_server.start()
         if self.control is not None:
             await self.control.start()  # what operators have said holds for the first batch
+        if self.swap is not None:
+            await self.swap.settle()
         self._running = [self.add_future(work()) for work in self.beside]
         await super().on_start()
 
@@ -126,12 +131,15 @@ def create_app(
     board: Board | None = None,
     control: ControlReader | None = None,
     acting: Acting | None = None,
+    make_swap: Callable[[Callable[..., Awaitable[Any]], Callable[[], object]], Swap] | None = None,
 ) -> App:
     """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``).
 
     Without ``changelog``, or where the worker's settings want no snapshots, the state is in memory only, and a batch is
     acknowledged when the sinks have its output. ``board`` is what the live page shows; without one there is no page.
     ``control`` reads the control topics, which it has handlers for; ``acting`` takes what operators do on the page.
+    ``make_swap`` makes, of what runs beside the
+    batches and what is to be called when other versions are wanted, what exchanges models; that takes snapshots.
     """
     app = _configured(kafka, worker)
     app.publisher = publisher
@@ -168,6 +176,10 @@ def create_app(
             health=health,
         )
         app.beside = (*app.beside, app.snapshots.run)
+        if make_swap is not None and control is not None:
+            app.swap = app.snapshots.versions = make_swap(belt.beside, app.snapshots.look)
+            control.handle("models", plan.topics.models, Message, app.swap.hear)
+            app.beside = (*app.beside, app.swap.run)
     topic = app.topic(plan.topics.readings, schema=RawSchema(), internal=False)
 
     async def pass_on(taken: Taken) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from stream.errors import StateRefused
-from stream.state import MOST_ASSETS, Block, Clock, Meta, decode
+from stream.state import MOST_ASSETS, Block, Clock, Meta, Served, decode
 
 
 @dataclass(slots=True)
@@ -17,6 +17,7 @@ class Image:
     keys      of all records that were found, for those that are no longer wanted
     sizes     of each block's value, in bytes
     problems  what could not be used, in words, by a short reason
+    served    see ``Meta``
     clock     of the partition at ``applied``, if that is known
     """
 
@@ -29,6 +30,7 @@ class Image:
     problems: list[tuple[str, str]] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
     clock: Clock | None = None
+    served: dict[str, Served] = field(default_factory=dict)
 
 
 def prefix(group: str, topic: str) -> bytes:
@@ -113,6 +115,7 @@ def _join(image: Image, meta: Meta | None, found: dict[tuple[int, int], Block]) 
         image.applied = meta.applied
         image.clock = meta.clock
         image.size = meta.size
+        image.served = dict(meta.served)
         listed = {(meta.size, number): applied for number, applied in enumerate(meta.blocks) if applied >= 0}
         lost = sorted(
             number

@@ -39,7 +39,9 @@ def move(desk: Desk, state: Partition, detector: str, asset: str) -> None:
     index = state.index.get(asset)
     for lane in () if index is None else state.lanes_of(index):
         if lane.detector == detector and index is not None:
-            lane.move(index, desk.factor(detector, asset, lane.artifact.version))
+            for held in (lane, lane.heir):
+                if held is not None:
+                    held.move_slot(int(lane.slots[index]), desk.factor(detector, asset, held.artifact.version))
 
 
 def retell(state: Partition, pattern: str, action: str) -> list[Alert]:

@@ -22,6 +22,7 @@ from stream.lane import Lane
 from stream.records import Alert, Bool, Float32, Float64, Int32, Int64, Scores, Windows
 from stream.reorder import Rows
 from stream.score import carry, score
+from stream.sinks.rows import take
 from stream.window import firsts, runs, window
 
 Judged = tuple[Scores, list[Alert]]
@@ -41,8 +42,45 @@ class Sitting:
     stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """Rows that a lane has scored, sorted by slot and time, and not yet decided on.
+
+    factors  (row,) what thresholds are multiplied by; None: nothing
+    took_s   what windowing and scoring them took
+    """
+
+    evidence: Scores
+    slots: Int32
+    opinion: Opinion
+    factors: Float64 | None
+    took_s: float = 0.0
+
+    @property
+    def ratios(self) -> Float64:
+        """(row,) score over threshold."""
+        weight = 1.0 if self.factors is None else np.where(np.isnan(self.factors), 1.0, self.factors)
+        ratios: Float64 = self.evidence.score / (self.evidence.threshold * weight)
+        return ratios
+
+    def take(self, chosen: Bool) -> Assessed:
+        """Some of the rows; there are no pictures among them."""
+        if chosen.all():
+            return self
+        factors = None if self.factors is None else self.factors[chosen]
+        classes = None if self.opinion.classes is None else self.opinion.classes[chosen]
+        evidence = take(self.evidence, np.flatnonzero(chosen))
+        return Assessed(evidence, self.slots[chosen], Opinion(classes), factors, self.took_s)
+
+
 def watch(lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, rows: Rows, sitting: Sitting) -> Judged | None:
-    """Judge ``chosen`` of ``rows``, which are sorted by asset and time.
+    """Judge ``chosen`` of ``rows``, which are sorted by asset and time; see ``look``."""
+    assessed = look(lane, slots, chosen, pause_ms, rows, sitting)
+    return None if assessed is None else verdict(lane, assessed, sitting)
+
+
+def look(lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, rows: Rows, sitting: Sitting) -> Assessed | None:
+    """Score ``chosen`` of ``rows``, which are sorted by asset and time; None where nothing is due.
 
     slots, pause_ms  (chosen,) the lane's slot of each, and the time since its asset's row before
     """
@@ -52,11 +90,16 @@ def watch(lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, rows: Rows, 
         cells = lane.grid.put(cells.slot, cells.at_ms, cells.values)
         if not len(cells.slot):
             return None
-    return judge(lane, cells, sitting)
+    return _assess(lane, cells, sitting)
 
 
 def judge(lane: Lane, cells: Cells, sitting: Sitting) -> Judged | None:
     """Window, score and decide; None where nothing is due."""
+    assessed = _assess(lane, cells, sitting)
+    return None if assessed is None else verdict(lane, assessed, sitting)
+
+
+def _assess(lane: Lane, cells: Cells, sitting: Sitting) -> Assessed | None:
     clock, stage_s = sitting.clock, sitting.stage_s
     started = clock()
     slots, paused = cells.slot, cells.pause_ms > lane.longest_ms
@@ -93,9 +136,10 @@ def judge(lane: Lane, cells: Cells, sitting: Sitting) -> Judged | None:
     judged_slots, at_ms, values = cells.slot, cells.at_ms, cells.values
     if len(due) < len(judged_slots):
         judged_slots, at_ms, values = judged_slots[due], at_ms[due], values[due]
-    result = _decided(lane, scored, judged_slots, at_ms, values, Opinion(scored.classes), sitting)
+    evidence = _evidence(lane, scored, judged_slots, at_ms, values)
+    factors = sitting.factors(lane, judged_slots, values)
     stage_s["decide"] += clock() - done
-    return result
+    return Assessed(evidence, judged_slots, Opinion(scored.classes), factors, done - started)
 
 
 def inspect(
@@ -117,10 +161,11 @@ def inspect(
     stage_s["score"] += done - started
     at_ms = rows.at_ms[chosen]
     heat = heat_maps(scored, at_ms, [picture.shape for picture in pictures], lane.rules.threshold)
-    opinion = Opinion(scored.classes, heat)
-    result = _decided(lane, scored, slots, at_ms, _values(lane, rows, chosen), opinion, sitting)
+    values = _values(lane, rows, chosen)
+    evidence = _evidence(lane, scored, slots, at_ms, values)
+    factors = sitting.factors(lane, slots, values)
     stage_s["decide"] += clock() - done
-    return result
+    return verdict(lane, Assessed(evidence, slots, Opinion(scored.classes, heat), factors), sitting)
 
 
 def _ascending(slots: Int32, *others: npt.NDArray[Any]) -> list[Any]:
@@ -137,16 +182,21 @@ def _values(lane: Lane, rows: Rows, chosen: Int64) -> Float64:
     return values if lane.all_columns else values.take(lane.columns, axis=1)
 
 
-def _decided(
-    lane: Lane, scored: Scored, slots: Int32, at_ms: Int64, values: Float64, opinion: Opinion, sitting: Sitting
-) -> Judged:
-    """What was said of rows as ``Scores``, with the thresholds that it was decided by, and the alerts that it leads to.
-
-    slots  (row,) ascending
-    """
-    evidence = _evidence(lane, scored, slots, at_ms, values)
-    factors = sitting.factors(lane, slots, values)
-    decided = decide(lane.decisions, lane.rules, lane.identity, slots, lane.names, evidence, opinion, factors)
+def verdict(lane: Lane, assessed: Assessed, sitting: Sitting) -> Judged:
+    """What ``lane`` said of rows as ``Scores``, with the thresholds that it was decided by, and the alerts."""
+    started = sitting.clock()
+    evidence = assessed.evidence
+    decided = decide(
+        lane.decisions,
+        lane.rules,
+        lane.identity,
+        assessed.slots,
+        lane.names,
+        evidence,
+        assessed.opinion,
+        assessed.factors,
+    )
+    sitting.stage_s["decide"] += sitting.clock() - started
     told = replace(evidence, anomalous=decided.anomalous, threshold=decided.threshold, raised=decided.raised)
     return told, decided.alerts
 

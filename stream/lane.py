@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from stream.agreement import Agreement
 from stream.arrive import milliseconds
 from stream.decide import DecisionState, Identity, Rules
 from stream.grid import Filler, Grid
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 LaneKey = tuple[str, int]
 #: What a lane's threshold follows; stored beside, so that releases without it still read their own.
 _LEVEL: Final = f"{BESIDE}level"
+#: An array beside an heir's own: which assets it has taken over.
+TAKEN: Final = f"{BESIDE}taken"
 
 
 @dataclass(slots=True)
@@ -36,6 +39,9 @@ class Lane:
     carried  that state
     factors  by slot, what labels multiply the threshold by, where that is not 1
     grid, filler   what puts readings on the detector's period, where the plan says so
+    heir     another version that looks at the same readings, by the same slots: a candidate, or what takes over
+    taken    slots that the heir has taken over; None: it is a candidate only (``stream.heirs``)
+    agreement   how the candidate compares
     """
 
     detector: str
@@ -55,6 +61,9 @@ class Lane:
     names: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     slots: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    heir: Lane | None = None
+    taken: set[int] | None = None
+    agreement: Agreement | None = None
 
     def admit(self, index: int, name: str) -> None:
         """Watch the asset that the partition knows by ``index``."""
@@ -77,15 +86,25 @@ class Lane:
         self.names[slot] = ""
         heapq.heappush(self.free, slot)
         self.decisions.episodes.pop(slot, None)
-        self.factors.pop(slot, None)
-        self._grow(slot + 1)
-        self.decisions.levels[slot] = np.nan
-        for memory in self._memories():
-            memory.reset(np.array([slot], dtype=np.int64))
+        gone = np.array([slot], dtype=np.int64)
+        for lane in (self, self.heir):
+            if lane is not None:
+                lane.grow(slot + 1)
+                lane.factors.pop(slot, None)
+                lane.decisions.levels[slot] = np.nan
+                for memory in lane.memories():
+                    memory.reset(gone)
+        if self.taken is not None:
+            self.taken.discard(slot)
+        if self.agreement is not None:
+            self.agreement.forget(slot)
 
     def move(self, index: int, factor: float) -> None:
         """Multiply the threshold of an asset, which the partition knows by ``index``."""
-        slot = int(self.slots[index])
+        self.move_slot(int(self.slots[index]), factor)
+
+    def move_slot(self, slot: int, factor: float) -> None:
+        """The same, of an asset that the lane knows by ``slot``."""
         if factor == 1.0:
             self.factors.pop(slot, None)
         else:
@@ -107,29 +126,42 @@ class Lane:
         known = assets < len(self.slots)
         return np.where(known, self.slots[np.where(known, assets, 0)], -1).astype(np.int32)
 
-    def take(self, start: int, stop: int) -> LaneRows | None:
-        """A copy of what is remembered of the assets with these indices; None if none of them is watched."""
+    def take(self, start: int, stop: int) -> list[LaneRows]:
+        """Copies of what is remembered of the assets with these indices: the lane's own, and its heir's."""
         held = self.slots[start:stop]
         places = np.flatnonzero(held >= 0).astype(np.int32)
         if not len(places):
-            return None
+            return []
         slots = held[places].astype(np.int64)
-        self._grow(int(slots.max()) + 1)
         episodes = self.decisions.episodes
         open_ones = {
             place: replace(episodes[slot])
             for place, slot in zip(places.tolist(), slots.tolist(), strict=True)
             if slot in episodes
         }
-        arrays = {name: array[slots] for name, array in self._arrays().items()}
-        if self.rules.drift is not None:
-            arrays[_LEVEL] = self.decisions.levels[slots]
-        return LaneRows(self.detector, self.artifact.version, places, arrays, open_ones)
+        found = [LaneRows(self.detector, self.artifact.version, places, self.copied(slots), open_ones)]
+        if self.heir is not None:
+            arrays = self.heir.copied(slots)
+            if self.taken is not None:
+                arrays[TAKEN] = np.array([slot in self.taken for slot in slots.tolist()], dtype=bool)
+            found.append(LaneRows(self.detector, self.heir.artifact.version, places, arrays))
+        return found
 
     def put(self, indices: Int64, held: LaneRows, rows: Int64) -> bool:
         """Take over what ``held`` has in ``rows`` of the assets ``indices``. False if it is of another shape."""
+        return self.put_slots(self.slots[indices].astype(np.int64), held, rows)
+
+    def put_heir(self, indices: Int64, held: LaneRows, rows: Int64) -> bool:
+        """The same, for the lane's heir."""
+        assert self.heir is not None  # noqa: S101 (asked only where there is one)
         slots = self.slots[indices].astype(np.int64)
-        self._grow(int(slots.max()) + 1)
+        if self.taken is not None and TAKEN in held.arrays:
+            self.taken |= set(slots[held.arrays[TAKEN][rows].astype(bool)].tolist())
+        return self.heir.put_slots(slots, held, rows)
+
+    def put_slots(self, slots: Int64, held: LaneRows, rows: Int64) -> bool:
+        """As ``put``, by the lane's slots."""
+        self.grow(int(slots.max()) + 1)
         mine = self._arrays()
         if mine.keys() != {name for name in held.arrays if not name.startswith(BESIDE)} or any(
             array.shape[1:] != held.arrays[name].shape[1:] or array.dtype != held.arrays[name].dtype
@@ -145,12 +177,22 @@ class Lane:
             self.decisions.levels[slots] = level[rows]
         return True
 
-    def _memories(self) -> list[Any]:
+    def memories(self) -> list[Any]:
+        """What is remembered by slot."""
         return [held for held in (self.windows or self.carried, self.grid, self.filler) if held is not None]
 
-    def _grow(self, slots: int) -> None:
-        for memory in (*self._memories(), self.decisions):
+    def grow(self, slots: int) -> None:
+        """Make room for so many assets."""
+        for memory in (*self.memories(), self.decisions):
             memory.grow(slots)
+
+    def copied(self, slots: Int64) -> dict[str, Array]:
+        """Copies of the arrays, of these slots."""
+        self.grow(int(slots.max()) + 1)
+        arrays = {name: array[slots] for name, array in self._arrays().items()}
+        if self.rules.drift is not None:
+            arrays[_LEVEL] = self.decisions.levels[slots]
+        return arrays
 
     def _arrays(self) -> dict[str, Array]:
         arrays: dict[str, Array] = {}

@@ -17,7 +17,7 @@ from stream.presence import Presence
 from stream.records import Alert, Bool, Int64
 from stream.reorder import Reorder, Rows, joined
 from stream.skew import Skew
-from stream.state import MOST_ASSETS, Array, Block, Clock, Events, LaneRows, Meta
+from stream.state import MOST_ASSETS, Array, Block, Clock, Events, LaneRows, Meta, Served
 from stream.window import NEVER, room_for
 
 
@@ -42,6 +42,7 @@ class Partition:
     seen_ms       (asset,) int64, the newest time it has shown: another where readings are held back (``reorder``)
     signals       the columns of readings
     presence, reorder, skew, limits   where the plan asks for them
+    served        which versions are at work, by detector, for those whose models are in the store
     left_over     readings that a snapshot held back, and that the plan no longer does: they come before what is next
     touched       blocks that differ from what was last taken
     written       by block: its ``applied`` when it was last taken
@@ -71,6 +72,7 @@ class Partition:
     reorder: Reorder | None = None
     skew: Skew | None = None
     limits: Limits | None = None
+    served: dict[str, Served] = field(default_factory=dict)
 
     @property
     def seen_ms(self) -> Int64:
@@ -169,7 +171,7 @@ class Partition:
         """A copy of a block, as of ``applied``; it counts as untouched from now on."""
         start = number * self.size
         stop = min(start + self.size, len(self.names))
-        lanes = [self.lanes[key].take(start, stop) for key in self.lanes_in[number]]
+        lanes = [held for key in self.lanes_in[number] for held in self.lanes[key].take(start, stop)]
         self.touched.discard(number)
         self.written[number] = self.applied
         return Block(
@@ -179,7 +181,7 @@ class Partition:
             number,
             self.names[start:stop],
             self.last_ms[start:stop].copy(),
-            [lane for lane in lanes if lane is not None],
+            lanes,
             self._events(start, stop),
         )
 
@@ -219,7 +221,12 @@ class Partition:
         blocks = [self.written.get(number, -1) for number in range(max(self.written, default=-1) + 1)]
         at, clock = self.marked
         return Meta(
-            epoch=self.epoch, applied=applied, size=self.size, blocks=blocks, clock=clock if at == applied else None
+            epoch=self.epoch,
+            applied=applied,
+            size=self.size,
+            blocks=blocks,
+            clock=clock if at == applied else None,
+            served=dict(self.served),
         )
 
     def _clock(self) -> Clock:
@@ -232,6 +239,7 @@ class Partition:
     def restore(self, image: Image, open_lanes: Callable[[int], object]) -> Restored:
         """Take over an image, as a new partition; ``open_lanes`` lets the lanes of today watch an asset."""
         self.applied, self.epoch = image.applied, image.epoch
+        self.served = dict(image.served)
         report = Restored()
         kept = image.size == self.size
         ahead: dict[int, int] = {}
@@ -252,8 +260,9 @@ class Partition:
                 report.assets += 1
                 if not mine:
                     self.touched.add(index // self.size)
+            versions = {(held.detector, held.version) for held in block.lanes}
             for held in block.lanes:
-                self._put(held, indices, report)
+                self._put(held, indices, report, versions)
             if block.events is not None:
                 self._put_events(block.events, indices)
         self._set_clock(image)
@@ -264,8 +273,11 @@ class Partition:
             self.passed_until = max(ahead.values())
         return report
 
-    def _put(self, held: LaneRows, indices: Int64, report: Restored) -> None:
-        """One stored lane's rows to the lanes that watch these assets for its detector now."""
+    def _put(self, held: LaneRows, indices: Int64, report: Restored, versions: set[tuple[str, str]]) -> None:
+        """One stored lane's rows to the lanes that watch these assets for its detector now.
+
+        versions   (detector, version) of all that the block holds: of two versions one may have gone since
+        """
         row_of: dict[LaneKey, list[int]] = defaultdict(list)
         for row, index in enumerate(indices[held.places].tolist()):
             if index < 0:
@@ -278,8 +290,14 @@ class Partition:
         for key, chosen in row_of.items():
             lane, rows = self.lanes[key], np.array(chosen, dtype=np.int64)
             where = indices[held.places[rows]]
-            if held.version != lane.artifact.version:
-                report.anew[f"{held.detector}: model {lane.artifact.version} in place of {held.version}"] += len(rows)
+            if lane.heir is not None and held.version == lane.heir.artifact.version:
+                if not lane.put_heir(where, held, rows):
+                    report.anew[f"{held.detector}: another shape"] += len(rows)
+            elif held.version != lane.artifact.version:
+                if (held.detector, lane.artifact.version) not in versions:
+                    report.anew[f"{held.detector}: model {lane.artifact.version} in place of {held.version}"] += len(
+                        rows
+                    )
             elif not lane.put(where, held, rows):
                 report.anew[f"{held.detector}: another shape"] += len(rows)
             for place, index in zip(held.places[rows].tolist(), where.tolist(), strict=True):

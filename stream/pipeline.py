@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from types import MappingProxyType
@@ -21,12 +21,14 @@ import numpy as np
 
 from models.base import UInt8
 from stream.actions import ON_ALERTS, Action
+from stream.agreement import Agreement
 from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
 from stream.assembly import Image
 from stream.decide import standing
 from stream.decode import Decoder
 from stream.desk import Desk
 from stream.hear import heed_label, move, open_in, operate, retell
+from stream.heirs import begin_heir, seed, succeed, watch_both
 from stream.judge import Judged, Sitting, inspect, judge, watch
 from stream.labels import Label
 from stream.lane import Lane, open_lane
@@ -49,7 +51,7 @@ from stream.records import (
 from stream.reorder import Rows
 from stream.settings import Plan
 from stream.sources.json import encode, timestamp
-from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Meta
+from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Meta, Served
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
@@ -70,6 +72,10 @@ class Shelf(Protocol):
 
     def serving(self) -> Iterator[tuple[str, Artifact]]:
         """Every artifact with its detector's name in the plan."""
+        ...
+
+    def version(self, detector: str, version: str) -> Artifact | None:
+        """A version of a detector's model in the store, if it has been loaded."""
         ...
 
 
@@ -187,6 +193,14 @@ class Pipeline:
             try:
                 if lane.artifact.inspects:
                     result = inspect(lane, slots, chosen, rows, pictures, sitting)
+                elif lane.heir is not None:
+                    results, outcome = watch_both(lane, slots, chosen, pause_ms, rows, sitting)
+                    if outcome:
+                        state.served[lane.detector] = Served(lane.artifact.version)
+                        self._touch_all(state, lane.detector)
+                    scores += [held for held, _ in results]
+                    alerts += [alert for _, told in results for alert in told]
+                    continue
                 else:
                     result = watch(lane, slots, chosen, pause_ms, rows, sitting)
             except Exception as error:  # one broken model must not stop the others, nor lose what it was given
@@ -368,24 +382,115 @@ class Pipeline:
         for detector, settings in self._plan.detectors.items():
             if not settings.watches(name):
                 continue
-            artifact = self._shelf.find(detector, name)
+            served = state.served.get(detector)
+            artifact = self._shelf.version(detector, served.version) if served else None
+            artifact = artifact or self._shelf.find(detector, name)
             if artifact is None:
                 continue
-            key = (detector, id(artifact))
+            # versions of the store come and go in one lane; folders of assets' own have a lane each
+            key = (detector, 0 if settings.is_stored else id(artifact))
             lane = state.lanes.get(key)
             if lane is None:
-                column = {signal: place for place, signal in enumerate(self._decoder.signals)}
-                lane = open_lane(
-                    detector,
-                    settings,
-                    artifact,
-                    site=self._plan.site,
-                    column=column,
-                    evict_after_ms=self._evict_after_ms,
-                )
+                lane = self._lane(detector, artifact)
+                heir = self._shelf.version(detector, served.heir) if served and served.heir else None
+                if served is not None and heir is not None:
+                    begin_heir(lane, self._lane(detector, heir), succeeding=served.succeeding)
             state.watch(index, key, lane)
-            lane.move(index, self.desk.factor(detector, name, artifact.version))
+            self._move_slots(lane, [int(lane.slots[index])])
         self._arrivals.admit(state, index)
+
+    def _move_slots(self, lane: Lane, slots: Iterable[int]) -> None:
+        """Let what labels say of these assets' thresholds hold in a lane and its heir."""
+        for slot in slots:
+            for held in (lane, lane.heir):
+                if held is not None and lane.names[slot]:
+                    factor = self.desk.factor(lane.detector, lane.names[slot], held.artifact.version)
+                    held.move_slot(slot, factor)
+
+    def served(self, partition: int) -> dict[str, Served]:
+        """Which versions are at work in a partition, by detector, for those whose models are in the store."""
+        state = self._partitions.get(partition)
+        return {} if state is None else dict(state.served)
+
+    def switch(self, partition: int, detector: str, serving: str, candidate: str) -> bool:
+        """Let other versions, which the shelf has, be at work from the next record on. Whether anything changed.
+
+        What takes over does so asset by asset, as soon as its windows are full; what served judges until then. So no
+        reading is judged twice or not at all. Where that is still going on, it is brought to its end at once.
+        """
+        state = self._of(partition)
+        held = state.served.get(detector)
+        if held is not None and held.wanted == (serving, candidate):
+            return False
+        if held is not None and held.succeeding and serving == held.heir:
+            return False  # the candidate has to wait until the succession is over
+        lanes = [lane for key, lane in state.lanes.items() if key[0] == detector]
+        if held is None or not lanes:
+            state.served[detector] = Served(serving, candidate)
+            if lanes and lanes[0].artifact.version != serving:
+                state.served[detector] = Served(lanes[0].artifact.version)
+                return self.switch(partition, detector, serving, candidate)
+            for lane in lanes:
+                self._set_heir(lane, candidate, succeeding=False)
+            self._touch_all(state, detector)
+            return True
+        for lane in lanes:
+            if lane.taken is not None:
+                succeed(lane)
+            succeeding = serving != lane.artifact.version
+            self._set_heir(lane, serving if succeeding else candidate, succeeding=succeeding)
+            heir = lane.heir.artifact.version if lane.heir is not None else ""
+            state.served[detector] = Served(lane.artifact.version, heir, succeeding)
+        self._touch_all(state, detector)
+        return True
+
+    def _set_heir(self, lane: Lane, version: str, *, succeeding: bool) -> None:
+        if lane.heir is not None and lane.heir.artifact.version == version:
+            begin_heir(lane, lane.heir, succeeding=succeeding)
+            return
+        held = self._shelf.version(lane.detector, version) if version else None
+        if held is None:
+            lane.heir, lane.taken, lane.agreement = None, None, None
+            return
+        heir = self._lane(lane.detector, held)
+        seed(lane, heir)
+        begin_heir(lane, heir, succeeding=succeeding)
+        self._move_slots(lane, range(len(lane.names)))
+
+    def _touch_all(self, state: Partition, detector: str) -> None:
+        state.touched.update(
+            number for number, keys in state.lanes_in.items() if any(key[0] == detector for key in keys)
+        )
+
+    def compared(self) -> list[tuple[int, str, str, str, Agreement]]:
+        """(partition, detector, what serves, the candidate, how they compare) for each that has one."""
+        return [
+            (partition, lane.detector, lane.artifact.version, lane.heir.artifact.version, replace(lane.agreement))
+            for partition, state in self._partitions.items()
+            for lane in state.lanes.values()
+            if lane.heir is not None and lane.agreement is not None
+        ]
+
+    def versions_at_work(self) -> set[tuple[str, str]]:
+        """(detector, version) of all that partitions need, for those whose models are in the store."""
+        return {
+            (detector, version)
+            for state in self._partitions.values()
+            for detector, served in state.served.items()
+            for version in (served.version, served.heir)
+            if version
+        }
+
+    def _lane(self, detector: str, artifact: Artifact) -> Lane:
+        column = {signal: place for place, signal in enumerate(self._decoder.signals)}
+        return open_lane(
+            detector,
+            self._plan.detectors[detector],
+            artifact,
+            site=self._plan.site,
+            column=column,
+            evict_after_ms=self._evict_after_ms,
+        )
 
     def _factors(self, lane: Lane, slots: Int32, values: Float64) -> Float64 | None:
         """What each row's threshold is multiplied by, for labels and modes; None where nothing moves it."""

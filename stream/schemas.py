@@ -16,6 +16,7 @@ import msgspec
 
 from stream.actions import Action
 from stream.labels import Label
+from stream.orders import Message
 from stream.records import Alert
 from stream.sources.frame import Frame
 from stream.sources.json import Reading
@@ -27,6 +28,9 @@ def schemas() -> dict[str, dict[str, Any]]:
         "reading.v1.json": _schema(Reading, "One reading of one asset: plant.readings.v1, key = asset"),
         "frame.v1.json": _schema(Frame, "Many readings of one asset as columns: plant.readings.v1, key = asset"),
         "alert.v1.json": _schema(Alert, "One transition of one alert: plant.alerts.v1, key = id"),
+        "model.v1.json": _schema(
+            Message, "An order on a detector's model, or a worker's report: plant.models.v1, key = detector"
+        ),
         "action.v1.json": _schema(Action, "What an operator did: plant.actions.v1, key = asset (or a pattern)"),
         "label.v1.json": _schema(Label, "What an alert or a stretch was: plant.labels.v1, key = alert, or stretch"),
     }

@@ -6,6 +6,7 @@ folder. A damaged artifact stops the start: a plant must not learn later that it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from models.errors import InvalidArtifact, ModelError, StoreError
 from models.signing import Verifier
 from stream.errors import ConfigError
 from stream.settings import DetectorSettings, Plan
+
+_log = logging.getLogger(__name__)
 
 
 class Shelf:
@@ -103,16 +106,26 @@ class Shelf:
         assert self.store is not None  # noqa: S101 (made where a detector is stored)
         model = self._plan.stored(name)
         try:
-            serving = self.store.now(model).serving
-            if not serving:
-                raise ConfigError(
-                    f"detectors.{name}.artifact: nothing serves as {model!r} in {self.store.url}; "
-                    f"train it first: headrace train"
-                )
-            held = self.store.load(model, serving)
+            history = self.store.history(model)
+            served = list(dict.fromkeys(decision.serving for decision in reversed(history) if decision.serving))
         except ModelError as error:
             raise ConfigError(f"detectors.{name}.artifact: {error}") from None
-        return self._checked(name, self._plan.detectors[name], f"{model} {serving}", held)
+        if not served:
+            raise ConfigError(
+                f"detectors.{name}.artifact: nothing serves as {model!r} in {self.store.url}; "
+                f"train it first: headrace train"
+            )
+        refused: ModelError | None = None
+        for version in served:
+            try:
+                held = self.store.load(model, version)
+            except ModelError as error:
+                refused = refused or error
+                continue
+            if refused is not None:
+                _log.error("detectors.%s: %s; %s, which served before, serves instead", name, refused, version)
+            return self._checked(name, self._plan.detectors[name], f"{model} {version}", held)
+        raise ConfigError(f"detectors.{name}.artifact: {refused}") from None
 
     def _folders(self, name: str, settings: DetectorSettings) -> Iterator[tuple[str, Path]]:
         before, after = settings.artifact.split("{asset}", 1)

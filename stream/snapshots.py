@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -26,7 +26,7 @@ from stream.changelog import Changelog
 from stream.errors import BrokerError
 from stream.partition import Restored
 from stream.pipeline import Pipeline
-from stream.state import encode
+from stream.state import Served, encode
 from stream.web import Health
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,26 @@ _MOST_HELD: Final = 20_000
 _AGAIN_S: Final = 0.2
 _GIVE_UP_S: Final = 10.0
 _TICK_S: Final = 0.5
+#: How often to see whether a batch is through.
+_MOMENT_S: Final = 0.005
 _RECONNECT_S: Final = 1.0
+
+
+class Versions(Protocol):
+    """Which versions of models are wanted, for snapshots to bring about; ``stream.swap.Swap`` follows it.
+
+    wanted   (what serves, what is a candidate) by detector; each has been loaded
+    """
+
+    wanted: dict[str, tuple[str, str]]
+
+    async def provide(self, served: dict[str, Served]) -> dict[str, Served]:
+        """Load what a state was left with; what cannot be had any more is left out."""
+        ...
+
+    def switched(self, partition: int, detector: str, offset: int, served: Served) -> None:
+        """These versions are at work in a partition from ``offset`` on, and that is recorded."""
+        ...
 
 
 class Observer(Protocol):
@@ -91,6 +110,8 @@ class Snapshots:
     recovery_s  how long reading a partition's state back may take, while the broker answers
     highwater   the offset after the last record of a partition of readings, None if it is not known
     restored    called when what the pipeline remembers is another: read back, or gone with a partition
+    versions    which models are to be at work, where some are in a store: a switch is part of a snapshot, so that
+                whoever reads it back goes on with the same version from the same offset
     """
 
     def __init__(
@@ -106,8 +127,14 @@ class Snapshots:
         metrics: Observer,
         restored: Callable[[], Awaitable[object]],
         health: Health,
+        versions: Versions | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self.versions = versions
+        self._closed = False  # no batch is let through while versions are exchanged
+        self._putting = 0
+        self._unrecorded: set[int] = set()
+        self._not_before: dict[int, int] = {}
         self._belt = belt
         self._changelog = changelog
         self._prefix = prefix
@@ -136,14 +163,34 @@ class Snapshots:
         ready = not behind and await self._is_ready(taken.partition, taken.first)
         # Faust passes over events while a rebalance begins, and may hand out those behind them before it ends.
         if not ready or taken.after > self._pipeline.applied(taken.partition) + 1:
-            if assignment == self._assignment:
-                self._let_go_from.setdefault(taken.partition, taken.first)
-            taken.skip()
+            self._pass_over(taken, assignment)
             return
         self._let_go_from.pop(taken.partition, None)
         await self._room.wait()
+        while self._closed:
+            if self._hurried.is_set():
+                self._pass_over(taken, assignment)
+                return
+            await asyncio.sleep(_MOMENT_S)
+        if taken.partition not in self._known and not await self._is_ready(taken.partition, taken.first):
+            self._pass_over(taken, assignment)  # its versions are not recorded: it is read back before it goes on
+            return
         held = _Held(taken.last, taken.done, taken.skip)
-        await self._belt.put(taken.partition, taken.records, partial(self._published, taken.partition, held))
+        self._putting += 1
+        try:
+            await self._belt.put(taken.partition, taken.records, partial(self._published, taken.partition, held))
+        finally:
+            self._putting -= 1
+
+    def _pass_over(self, taken: Taken, assignment: int) -> None:
+        """Let go of a batch, which was handed out at ``assignment``, and of what comes behind it."""
+        if assignment == self._assignment:
+            self._let_go_from.setdefault(taken.partition, taken.first)
+        taken.skip()
+
+    def look(self) -> None:
+        """Other versions may be wanted: see to it soon."""
+        self._wake.set()
 
     async def assigned(self, partitions: set[int]) -> None:
         """These are ours from now on, and no others: begin to read back the states that we have not."""
@@ -175,6 +222,8 @@ class Snapshots:
         while True:
             now = time.monotonic()
             hurried = self._hurried.is_set()
+            if not hurried:
+                await self._exchange()
             hurried_since = (hurried_since or now) if hurried else None
             if (not hurried and now < due) or (hurried and not any(self._held.values())):
                 await self._sleep(max(due - now, 0) if not hurried else None)
@@ -221,8 +270,92 @@ class Snapshots:
         self._metrics.held(assets, sum(sum(held.values()) for held in self._sizes.values()), held_back)
         return complete
 
-    async def _write(self, partition: int) -> bool:
-        """Write a partition's snapshot and acknowledge what it holds; False if none can be taken now."""
+    async def _exchange(self) -> None:
+        """Bring about the versions that are wanted, in each partition between two batches."""
+        for partition in sorted(self._known):
+            if self.versions is None or self._hurried.is_set():
+                return
+            wanted = await self._belt.beside(self._differing, partition)
+            if wanted:
+                try:
+                    await self._switch(partition, wanted)
+                finally:
+                    self._closed = False
+
+    def _differing(self, partition: int) -> dict[str, tuple[str, str]]:
+        """What is wanted and is not so yet; nothing while it is too early for that."""
+        served = self._pipeline.served(partition)
+        assert self.versions is not None  # noqa: S101 (asked only where there are some)
+        wanted = {
+            detector: pair
+            for detector, pair in self.versions.wanted.items()
+            if detector not in served
+            or not (
+                served[detector].wanted == pair or (served[detector].succeeding and served[detector].heir == pair[0])
+            )
+        }
+        early = self._pipeline.applied(partition) + 1 < self._not_before.get(partition, 0)
+        return {} if early or self._pipeline.touched(partition) is None else wanted
+
+    async def _switch(self, partition: int, wanted: dict[str, tuple[str, str]]) -> None:
+        """Exchange versions in a partition: no batch is let through before that is recorded."""
+        self._closed = True
+        while self._putting:
+            if self._hurried.is_set():
+                return
+            await asyncio.sleep(_MOMENT_S)
+        assignment = self._assignment
+        if partition not in self._known:
+            return
+        for detector, pair in wanted.items():
+            await self._belt.beside(self._pipeline.switch, partition, detector, *pair)
+        while not await self._recorded(partition):
+            if self._hurried.is_set() or assignment != self._assignment:
+                # It may or may not be written: what is written decides.
+                self._known.discard(partition)
+                self._unrecorded.add(partition)
+                self._let_go(partition)
+                return
+            await asyncio.sleep(_AGAIN_S)
+        await self._tell_switched(partition, wanted)
+
+    async def _recorded(self, partition: int) -> bool:
+        assignment = self._assignment
+        try:
+            return await self._write(partition, always=True) and assignment == self._assignment
+        except BrokerError as error:
+            self._metrics.snapshot_failed()
+            _log.error("partition %d: the exchange of a model is not recorded yet: %s", partition, error)
+            return False
+
+    async def _tell_switched(self, partition: int, detectors: Iterable[str]) -> None:
+        assert self.versions is not None  # noqa: S101 (asked only where there are some)
+        offset = self._pipeline.applied(partition) + 1
+        served = await self._belt.beside(self._pipeline.served, partition)
+        for detector in detectors:
+            self.versions.switched(partition, detector, offset, served[detector])
+
+    async def _begin_with(self, partition: int) -> None:
+        """A partition that has recorded no version of a detector begins with the one that is wanted."""
+        assert self.versions is not None  # noqa: S101 (asked only where there are some)
+        served = await self._belt.beside(self._pipeline.served, partition)
+        absent = {name: pair for name, pair in self.versions.wanted.items() if name not in served}
+        for detector, pair in absent.items():
+            await self._belt.beside(self._pipeline.switch, partition, detector, *pair)
+        if absent:
+            while not await self._recorded(partition):
+                if self._hurried.is_set():
+                    return
+                if await self._belt.beside(self._pipeline.touched, partition) is None:
+                    break  # blocks of a release before are ahead of each other: the next snapshot has it
+                await asyncio.sleep(_AGAIN_S)
+            await self._tell_switched(partition, absent)
+
+    async def _write(self, partition: int, *, always: bool = False) -> bool:
+        """Write a partition's snapshot and acknowledge what it holds; False if none can be taken now.
+
+        always   also where nothing has changed
+        """
         started = time.monotonic()
         state = await self._belt.beside(self._pipeline.touched, partition)
         held = self._held.get(partition)
@@ -231,7 +364,7 @@ class Snapshots:
                 self._let_go(partition)  # nothing more will be read
             return not held
         applied, numbers = state
-        if not held and not numbers:
+        if not held and not numbers and not always:
             return True
         assignment, written = self._assignment, 0
         for start in range(0, len(numbers), _AT_ONCE):
@@ -274,7 +407,10 @@ class Snapshots:
         self._held[partition].append(held)
         if sum(map(len, self._held.values())) >= _MOST_HELD:
             self._room.clear()
-        if self._hurried.is_set():
+        reached = partition in self._not_before and held.last + 1 >= self._not_before[partition]
+        if reached:
+            del self._not_before[partition]
+        if reached or self._hurried.is_set():
             self._wake.set()
 
     def _release(self, partition: int, applied: int) -> None:
@@ -297,7 +433,9 @@ class Snapshots:
         if partition in self._known:
             return True
         known = partition in self._pipeline.partitions
-        if partition not in self._recovering and (not known or first > self._pipeline.applied(partition) + 1):
+        unsure = partition in self._unrecorded
+        if partition not in self._recovering and (not known or unsure or first > self._pipeline.applied(partition) + 1):
+            self._unrecorded.discard(partition)
             # Ours was behind what is committed: others have gone on with this partition while we were away.
             self._recover(partition)
         if task := self._recovering.get(partition):
@@ -310,6 +448,11 @@ class Snapshots:
                 return False
             task.result()
         await self._check_place(partition, first)
+        if self.versions is not None:
+            # what was read by whoever had it before, and is not in the state, it has judged by the versions of then
+            end = self._highwater(partition)
+            self._not_before[partition] = end or 0
+            await self._begin_with(partition)
         self._known.add(partition)
         return True
 
@@ -389,6 +532,12 @@ class Snapshots:
         for kind, detail in image.problems[:20]:
             _log.error("partition %d: %s state: %s", partition, kind, detail)
             self._metrics.begun_anew(kind)
+        if self.versions is not None:
+            had = image.served
+            image.served = await self.versions.provide(had)
+            for detector in had.keys() - image.served.keys():
+                self._metrics.begun_anew("version_gone")
+                _log.error("partition %d: %s served %s, which is gone", partition, detector, had[detector].version)
         restored: Restored = await self._belt.beside(self._pipeline.restore, partition, image)
         if reason:
             self._metrics.begun_anew(reason)

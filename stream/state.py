@@ -121,10 +121,29 @@ class Clock(msgspec.Struct, frozen=True, array_like=True):
     taken: int
 
 
+class Served(msgspec.Struct, frozen=True, array_like=True):
+    """Which versions of a detector's model are at work in a partition, from ``Meta.applied`` on.
+
+    version      what serves
+    heir         another that looks at the same readings; empty: none
+    succeeding   whether the heir takes over, asset by asset, as soon as its windows are full
+    """
+
+    version: Name
+    heir: Name = ""
+    succeeding: bool = False
+
+    @property
+    def wanted(self) -> tuple[str, str]:
+        """(what serves or is about to, what is a candidate)."""
+        return (self.heir, "") if self.succeeding else (self.version, self.heir)
+
+
 class Meta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Up to ``applied`` all blocks of the partition have applied what was read.
 
     blocks  what each block's own ``applied`` is at least, by number; -1 where there is no such block
+    served  by detector, for those whose models are in a store; releases before wrote none
     clock   at ``applied``, where the plan asks for it: the blocks' own are of when they were last touched, or, after a
             crash between blocks, of a time that has yet to come
     """
@@ -134,6 +153,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: Annotated[int, msgspec.Meta(ge=1, le=MOST_ASSETS)]
     blocks: Annotated[list[Offset], msgspec.Meta(max_length=1 << 20)]
     clock: Clock | None = None
+    served: Annotated[dict[Name, Served], msgspec.Meta(max_length=4096)] = {}
 
 
 class _Field(msgspec.Struct, array_like=True):

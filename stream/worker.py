@@ -10,7 +10,8 @@ import ctypes
 import gc
 import logging
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ from stream.sinks.prometheus import Metrics, PrometheusSink
 from stream.sinks.thin import Thinner
 from stream.sinks.webhook import WebhookSettings, WebhookSink
 from stream.state import Block
+from stream.swap import Swap
 from stream.topics import ensure_topics
 from stream.watchdog import Watchdog
 from stream.web import Health
@@ -53,6 +55,8 @@ from stream.web import Health
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE_BYTES: Final = 32 << 20
+
+_log = logging.getLogger(__name__)
 
 
 class ThinningPipeline(Pipeline):
@@ -134,9 +138,25 @@ def build(
         sinks.append(PageSink(board))
     ensure_topics(kafka, plan.topics)
     control = ControlReader(kafka, metrics=metrics.control, start_s=worker.control_s)
+    pipeline = pipeline_of(plan, shelf)
+
+    def make_swap(beside: Callable[..., Awaitable[Any]], changed: Callable[[], object]) -> Swap:
+        return Swap(
+            plan,
+            shelf,
+            pipeline,
+            Changelog(kafka, plan.topics.models),
+            metrics=metrics.models,
+            beside=beside,
+            changed=changed,
+            worker=kafka.instance_id or f"{socket.gethostname()}-{os.getpid()}",
+        )
+
+    if shelf.store is not None and not worker.snapshot_every_s:
+        _log.warning("without snapshots (HEADRACE_WORKER_SNAPSHOT_EVERY_S) other models take a restart")
     return create_app(
         plan,
-        pipeline_of(plan, shelf),
+        pipeline,
         Publisher(sinks, metrics=metrics),
         kafka=kafka,
         worker=worker,
@@ -146,6 +166,7 @@ def build(
         board=board,
         control=control,
         acting=Acting(token, plan.topics, ControlWriter(kafka)) if token else None,
+        make_swap=None if shelf.store is None else make_swap,
     )
 
 

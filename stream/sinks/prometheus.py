@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from stream.errors import REASONS
 from stream.records import Alert, Output, Scores, Severity, State
 from stream.sinks.control_metrics import ControlMetrics
+from stream.sinks.model_metrics import ModelMetrics
 from stream.sinks.operator_metrics import OperatorMetrics
 from stream.sinks.state_metrics import StateMetrics
 
@@ -108,6 +109,7 @@ class Metrics:
         self.state = StateMetrics(self.registry)
         self.control = ControlMetrics(self.registry)
         self.operators = OperatorMetrics(self.registry)
+        self.models = ModelMetrics(self.registry, self._models)
         self._gauge("site_info", "1; to join a worker's other series with its plan's site", "site").labels(site).set(1)
         for stage, reasons in REASONS.items():
             for reason in reasons:
@@ -136,6 +138,8 @@ class Metrics:
     def loaded(self, models: Iterable[tuple[str, str, str]]) -> None:
         """Say which models serve now: (detector, kind, version) each."""
         self._models.clear()
+        models = list(models)
+        self.models.known(models)
         for detector, kind, version in models:
             self._models.labels(detector, kind, version).set(1)
             for state, severity in product(_STATES, _SEVERITIES):

@@ -368,6 +368,9 @@ class OneModel:
     def signals(self):
         return self._artifact.signals
 
+    def version(self, detector, version):
+        return None
+
     def serving(self):
         yield "it", self._artifact
 
