@@ -55,6 +55,7 @@ pictures: setup  ## Make the pictures of README and docs anew (those of the live
 	$(BIN)/python benchmarks/drift.py --picture docs/images/slow-drift.png
 	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_live_page.py -k pictures -q
 	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_bridges.py -k embedded -q
+	HEADRACE_PICTURES=docs/images $(BIN)/python -m pytest tests/integration/test_learning.py -k embedded -q
 
 test-kafka: setup  ## The integration tests on Apache Kafka as well (needs Java 17 and Maven)
 	deploy/kafka/fetch

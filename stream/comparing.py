@@ -13,7 +13,7 @@ from models.evaluate import Matching
 from stream.backtest import backtest
 from stream.pipeline import Pipeline
 from stream.records import Float64
-from stream.report.outcome import Outcome, incidents_of, labelled
+from stream.report.outcome import Incident, Outcome, incidents_of, labelled
 from stream.settings import Plan
 from stream.shelf import Single
 
@@ -26,6 +26,7 @@ class Measured:
     """One version on the recordings.
 
     ratios    (row,) float64: score over threshold of each reading that was judged, by asset and time (``keys``)
+    incidents   what it raised, in the order of opening
     """
 
     version: str
@@ -33,6 +34,7 @@ class Measured:
     matching: Matching
     keys: tuple[tuple[str, int], ...]
     ratios: Float64
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def false_alarms_per_day(self) -> float:
@@ -71,6 +73,7 @@ def measure(plan: Plan, detector: str, held: Artifact, recordings: Sequence[Reco
         matching=outcome.matching(),
         keys=tuple(keys),
         ratios=np.concatenate(ratios) if ratios else np.zeros(0),
+        incidents=tuple(outcome.incidents),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from models.datasets import Recording
 
 
-def read_topic(kafka: KafkaSettings, plan: Plan, since: str | None, until: str | None) -> list[Recording]:
+def read_topic(
+    kafka: KafkaSettings, plan: Plan, since: str | None, until: str | None, signals: Sequence[str] = ()
+) -> list[Recording]:
     """All readings of the topic observed from ``since`` to before ``until`` (RFC 3339), one recording an asset.
 
-    Raises ``ConfigError`` where the plan names no signals or a time is malformed, ``BrokerError``.
+    ``signals``: which; those that the plan names by default. Raises ``ConfigError`` where the plan names none or a time
+    is malformed, ``BrokerError``.
     """
-    signals = sorted({signal for held in plan.detectors.values() for signal in held.signals})
+    signals = sorted(signals or {signal for held in plan.detectors.values() for signal in held.signals})
     if not signals:
         raise ConfigError("detectors.*.signals: to train from the topic, name the signals to learn")
     since_ms, until_ms = bound("--since", since), bound("--until", until)

@@ -14,7 +14,8 @@ Decorator = Callable[[Any], Any]
 def models_group(
     main: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]
 ) -> None:
-    """Add the group ``models`` to ``main``, with its options and explanations."""
+    """Add the group ``models``, and ``retrain``, to ``main``, with their options and explanations."""
+    _retrain(main, plan, explained, examples)
     detector = click.argument("detector")
     why = click.option("--why", default="", help="In your words, for the history.")
     notify = click.option(
@@ -164,3 +165,51 @@ headrace models compare pump-forecast --live
         from stream.commands.models import run_keygen  # noqa: PLC0415
 
         run_keygen(private)
+
+
+def _retrain(main: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]) -> None:
+    @main.command("retrain")
+    @click.argument("detector")
+    @click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path))
+    @plan
+    @click.option("--since", help="Of the readings topic, from this time on, e.g. 2026-11-01T00:00:00Z.")
+    @click.option("--until", help="Of the readings topic, up to this time.")
+    @click.option("--last", "last_s", type=click.FloatRange(min=0, min_open=True), help="The newest so many seconds.")
+    @click.option(
+        "--held-back",
+        type=click.FloatRange(0.05, 0.5),
+        default=0.25,
+        show_default=True,
+        help="Share of the time, the newest, to judge on and not to train on.",
+    )
+    @click.option("--if-drifted", is_flag=True, help="Only if scores or signals have drifted in the held-back part.")
+    @click.option("--promote", is_flag=True, help="Let it serve if it is better; else it becomes a candidate.")
+    @click.option(
+        "--every",
+        "every_s",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Again and again, every so many seconds.",
+    )
+    @click.option("--notify/--no-notify", default=True, help="Tell the workers; else only the store is changed.")
+    @click.option("--seed", default=0, show_default=True)
+    @click.option("--time-column", help="Column that holds the time, where its name does not tell.")
+    @click.option("--asset-column", help="Column that tells assets apart; else every file is one asset.")
+    @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+    @explained
+    @examples("""
+headrace retrain pump-forecast --since 2026-11-01T00:00:00Z
+headrace retrain pump-forecast last-month/*.csv --promote
+headrace retrain pump-forecast --last 2592000 --if-drifted --promote --every 86400
+""")
+    def _run(
+        detector: str, data: tuple[Path, ...], plan_path: Path, every_s: float | None, as_json: bool, **wish: Any
+    ) -> None:
+        """Train a detector anew on what has come since, and judge it against what serves.
+
+        Left out is what labels call a fault and everything while an alert was open; what they call a false alarm is
+        learnt as normal. It is better if it finds no fewer labelled faults, raises no more labelled false alarms and no
+        more false alarms on the held-back readings, and does better in one of these.
+        """
+        from stream.commands.retrain import Wish, run_retrain  # noqa: PLC0415
+
+        run_retrain(plan_path, detector, Wish(data=data, **wish), every_s=every_s, as_json=as_json)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from models import registry
 from models.artifact import Artifact
+from models.base import Progress, no_progress
 from models.datasets import Recording, read
 from models.diagnosis import train_classifier
 from models.errors import TrainingError
@@ -154,21 +155,28 @@ def train_plan(
                 progress.update(current, completed=step, total=total, note=note)
 
             try:
-                artifact = (train_classifier if registry.tells_faults_apart(settings.kind) else train)(
-                    chosen,
-                    detector=settings.kind,
-                    signals=settings.signals or None,
-                    config=settings.config,
-                    seed=seed,
-                    max_gap_s=float("inf") if settings.gaps.policy == "keep" else settings.gaps.longer_than_s,
-                    progress=report,
-                )
+                artifact = train_one(settings, chosen, seed=seed, progress=report)
             except TrainingError as error:
                 raise TrainingError(f"detectors.{name}{f' for {asset}' if asset else ''}: {error}") from None
             done.append((name, asset, keep(plan, name, asset, artifact), artifact))
             progress.advance(overall)
         progress.remove_task(current)
     return done
+
+
+def train_one(
+    settings: DetectorSettings, recordings: Sequence[Recording], *, seed: int = 0, progress: Progress = no_progress
+) -> Artifact:
+    """A detector as its settings want it, trained on recordings. Raises ``TrainingError``."""
+    return (train_classifier if registry.tells_faults_apart(settings.kind) else train)(
+        recordings,
+        detector=settings.kind,
+        signals=settings.signals or None,
+        config=settings.config,
+        seed=seed,
+        max_gap_s=float("inf") if settings.gaps.policy == "keep" else settings.gaps.longer_than_s,
+        progress=progress,
+    )
 
 
 def train_inspectors(

@@ -1,0 +1,126 @@
+"""What is known of the past, for training: which stretches of which asset were alarmed, and what people said of them.
+
+left out   everything while an alert was open, and what a label calls a fault: a model must not learn it as normal
+kept       what a label calls a false alarm, alert and all: that it is normal is what the model has to learn
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+import numpy as np
+
+from stream.follow import follow
+from stream.labels import Label
+from stream.reader import read_records
+from stream.records import Alert, Bool, Int64
+from stream.settings import KafkaSettings, Plan
+
+if TYPE_CHECKING:
+    from models.datasets import Recording
+
+#: The end of what is not over.
+_OPEN_MS: Final = 253_402_300_799_999
+_NORMAL: Final = "normal"
+What = Literal["fault", "false_alarm", "alert"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """From ``start_ms`` to ``end_ms``, both included, of one asset.
+
+    what   ``fault`` (a label says so), ``false_alarm`` (a label says so) or ``alert`` (nobody has said what it was)
+    fault  which fault, where the label names it
+    """
+
+    asset: str
+    start_ms: int
+    end_ms: int
+    what: What
+    fault: str = ""
+
+    def holds(self, at_ms: Int64) -> Bool:
+        """Which of these times are in it."""
+        return (at_ms >= self.start_ms) & (at_ms <= self.end_ms)
+
+
+def read_past(kafka: KafkaSettings, plan: Plan) -> list[Stretch]:
+    """What the alert topic and the labels topic hold. Raises ``BrokerError``."""
+    alerts = [alert for alert in follow(kafka, plan.topics.alerts, from_start=True, until_end=True) if alert]
+    labels: dict[str, Label] = {}
+    for records in read_records(kafka, plan.topics.labels):
+        for record in records:
+            key = (record.key or b"").decode(errors="replace")
+            labels.pop(key, None)
+            if record.value is not None:
+                try:
+                    labels[key] = msgspec.json.decode(record.value, type=Label)
+                except (msgspec.DecodeError, RecursionError):
+                    continue  # the workers have dead-lettered it
+    return stretches(alerts, labels.values())
+
+
+def stretches(alerts: Iterable[Alert], labels: Iterable[Label]) -> list[Stretch]:
+    """Alerts, as transitions in any order, and labels, as stretches in the order of time.
+
+    An alert that a label calls a false alarm, or that lies within such a stretch of its asset, is none.
+    """
+    newest: dict[str, Alert] = {}
+    for alert in alerts:
+        if alert.id not in newest or alert.sequence >= newest[alert.id].sequence:
+            newest[alert.id] = alert
+    said, of_alert = [], {}
+    for label in labels:
+        what: What = "fault" if label.verdict == "true" else "false_alarm"
+        said.append(Stretch(label.asset, _ms(label.since), _ms(label.until), what, label.fault))
+        if label.alert:
+            of_alert[label.alert] = said[-1]
+    excused = [held for held in said if held.what == "false_alarm"]
+    for alert in newest.values():
+        end_ms = _OPEN_MS if alert.resolved is None else _ms(alert.resolved)
+        mine = Stretch(alert.asset, _ms(alert.onset), end_ms, "alert")
+        if (label_of := of_alert.get(alert.id)) is not None:  # it may have gone on after it was labelled
+            said.append(replace(mine, what=label_of.what, fault=label_of.fault))
+            said.remove(label_of)
+        elif not any(_within(mine, held) for held in excused):
+            said.append(mine)
+    return sorted(said, key=lambda held: (held.start_ms, held.asset, held.what))
+
+
+def marked(recording: Recording, past: Sequence[Stretch], margin_ms: int = 0) -> Recording:
+    """A recording whose ``labels`` are all that must not be learnt, ``margin_ms`` around it too, and ``faults`` what
+    was going on. What a recording says itself stays said. A false alarm's own rows are kept, whatever lies around them.
+    """
+    mine = [held for held in past if held.asset == recording.asset]
+    labels = np.zeros(len(recording.at_ms), bool) if recording.labels is None else recording.labels.copy()
+    faults = recording.faults
+    for held in mine:
+        if held.what != "false_alarm":
+            wide = replace(held, start_ms=held.start_ms - margin_ms, end_ms=held.end_ms + margin_ms)
+            labels |= wide.holds(recording.at_ms)
+    for held in mine:
+        if held.what == "false_alarm" and not any(_overlap(held, other) for other in mine if other.what == "fault"):
+            labels &= ~held.holds(recording.at_ms)
+    if any(held.fault for held in mine):
+        told = np.full(len(labels), _NORMAL, dtype=object) if faults is None else faults.astype(object)
+        for held in mine:
+            if held.fault:
+                told[held.holds(recording.at_ms)] = held.fault
+        faults = told.astype(str)
+    return replace(recording, labels=labels, faults=faults)
+
+
+def _within(one: Stretch, other: Stretch) -> bool:
+    return one.asset == other.asset and other.start_ms <= one.start_ms and one.end_ms <= other.end_ms
+
+
+def _overlap(one: Stretch, other: Stretch) -> bool:
+    return one.asset == other.asset and one.start_ms <= other.end_ms and other.start_ms <= one.end_ms
+
+
+def _ms(stamp: str) -> int:
+    return round(datetime.fromisoformat(stamp).timestamp() * 1000)

@@ -1,0 +1,103 @@
+"""Whether a retrained model may take the place of what serves: judged on what neither was trained on, and on labels.
+
+It may if it is no worse in any of three things and better in one:
+
+    labelled faults        how many of them it finds
+    labelled false alarms  how many of them it raises again
+    held-back readings     how many alarms it raises where nobody has said that anything was wrong; as many as the
+                           operator accepts are no worse, whatever the other raised
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.stationarity import Shift, shifts
+from stream.comparing import Measured
+from stream.hindsight import Stretch
+from stream.records import Float64
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a version did.
+
+    found, faults      of the labelled faults
+    repeated, excused  of the labelled false alarms
+    false_alarms       in the held-back part
+    """
+
+    version: str
+    found: int
+    faults: int
+    repeated: int
+    excused: int
+    false_alarms: int
+
+
+def tally(held: Measured, past: Sequence[Stretch], *, held_back_from_ms: int, grace_ms: int) -> Tally:
+    """Count. An alarm belongs to a stretch of its asset if it opened in it, or at most ``grace_ms`` after it.
+
+    Alarms in stretches that nobody has judged count neither way.
+    """
+
+    def raised(stretch: Stretch) -> bool:
+        return any(_belongs(alarm.asset, alarm.start_ms, stretch, grace_ms) for alarm in held.incidents)
+
+    faults = [stretch for stretch in past if stretch.what == "fault"]
+    excused = [stretch for stretch in past if stretch.what == "false_alarm"]
+    stray = [
+        alarm
+        for alarm in held.incidents
+        if alarm.start_ms >= held_back_from_ms
+        and not any(_belongs(alarm.asset, alarm.start_ms, stretch, grace_ms) for stretch in past)
+    ]
+    return Tally(
+        version=held.version,
+        found=sum(map(raised, faults)),
+        faults=len(faults),
+        repeated=sum(map(raised, excused)),
+        excused=len(excused),
+        false_alarms=len(stray),
+    )
+
+
+def is_better(serving: Tally, candidate: Tally, accepted: float) -> tuple[bool, str]:
+    """Whether the candidate may serve, and why, or why not. ``accepted``: false alarms in the held-back part."""
+    if candidate.found < serving.found:
+        return False, f"finds {candidate.found} of {candidate.faults} labelled faults, what serves {serving.found}"
+    if candidate.repeated > serving.repeated:
+        return False, f"raises {candidate.repeated} labelled false alarms again, what serves {serving.repeated}"
+    if candidate.false_alarms > max(serving.false_alarms, accepted):
+        return False, f"{candidate.false_alarms} false alarms where what serves raises {serving.false_alarms}"
+    gains = []
+    if candidate.found > serving.found:
+        gains.append(f"finds {candidate.found - serving.found} labelled faults more")
+    if candidate.repeated < serving.repeated:
+        gains.append(f"raises {serving.repeated - candidate.repeated} labelled false alarms no more")
+    if candidate.false_alarms < serving.false_alarms:
+        gains.append(f"{serving.false_alarms - candidate.false_alarms} false alarms fewer on held-back readings")
+    return bool(gains), ", ".join(gains) or "no better than what serves"
+
+
+def drift(
+    held: Measured, readings: Sequence[tuple[tuple[str, ...], Float64, Float64]], *, recent_from_ms: int
+) -> list[Shift]:
+    """Whether the scores of what serves, or what it looks at, have changed since ``recent_from_ms``.
+
+    readings   an asset's signals, and their rows before and after, (row, signal) each; rows not to count are left out.
+               Of several assets each signal is compared within its asset; an asset's change is not hidden by others.
+    """
+    at_ms = np.array([at for _, at in held.keys], dtype=np.int64)
+    scores = held.ratios[:, None]
+    found = shifts(["score"], scores[at_ms < recent_from_ms], scores[at_ms >= recent_from_ms])
+    for signals, before, after in readings:
+        found += shifts(signals, before, after)
+    return found
+
+
+def _belongs(asset: str, at_ms: int, stretch: Stretch, grace_ms: int) -> bool:
+    return stretch.asset == asset and stretch.start_ms <= at_ms <= stretch.end_ms + grace_ms
