@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
+from inspect import cleandoc
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ class _Help(click.Group):
             "check",
             "train",
             "models",
+            "retrain",
             "worker",
             "bridge",
             "replay",
@@ -61,7 +63,7 @@ def _examples(text: str) -> Callable[[F], F]:
 
     def add(function: F) -> F:
         lines = "\n".join(f"  {line}" for line in text.strip().splitlines())
-        function.__doc__ = f"{function.__doc__}\n\n\b\nExamples:\n{lines}"
+        function.__doc__ = f"{cleandoc(function.__doc__ or '')}\n\n\b\nExamples:\n{lines}"
         return function
 
     return add
