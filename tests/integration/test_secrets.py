@@ -74,7 +74,7 @@ def test_a_planted_secret_is_nowhere(
 
     command("replay", str(data), *plan)
     worker.has_read(600)
-    worker.wait(lambda: worker.metric("headrace_sink_failed_writes_total") >= 2, 30, "failing")
+    worker.wait(lambda: worker.metric("headrace_sink_failed_writes_total", sink="influxdb") >= 2, 30, "failing")
     stub.status, stub.bad = 204, "asset=pump-1,"
     worker.wait(lambda: worker.metric("headrace_sink_held_lines") == 0, 60, "refused")
     command("dlq", "list", "--limit", "0", *plan)

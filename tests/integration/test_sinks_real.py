@@ -81,7 +81,8 @@ async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
 @pytest.mark.broker
 def test_topics_are_created_once(kafka: KafkaSettings) -> None:
     mine = uuid.uuid4().hex[:8]
-    names = {kind: f"{mine}.{kind}" for kind in ("readings", "alerts", "state", "dead_letters", "late")}
+    kinds = ("readings", "alerts", "state", "dead_letters", "late", "actions", "labels", "models")
+    names = {kind: f"{mine}.{kind}" for kind in kinds}
     topics = TopicSettings(**names)
     assert ensure_topics(kafka, topics) == list(names.values())
     assert ensure_topics(kafka, topics) == []
