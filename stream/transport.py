@@ -124,6 +124,7 @@ class Consumer(_Draining, driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._batches: dict[TP, deque[Batch]] = {}
+        self._seeks = 0
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> Any:
@@ -138,17 +139,17 @@ class Consumer(_Draining, driver.Consumer):
         if self._buffered_partitions:
             # Some are paused: waiting long for the others would not notice when these may be read on.
             timeout = _PAUSED_S
-        generation = self.app.consumer_generation_id
+        begun = self._moment()
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
-        if not self.flow_active or self.app.consumer_generation_id != generation:
-            # Fetched before or during a rebalance: these records come again from the committed offset. Others may have
-            # gone on from there meanwhile, or not have come so far.
+        if not self.flow_active or self._moment() != begun:
+            # Fetched before or during a rebalance or a seek: these records come again from the committed offset. Others
+            # may have gone on from there meanwhile, or not have come so far.
             await self.perform_seek()
             return
         for partition, batch in records.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
+            if not self.flow_active or self._moment() != begun:
                 break
             tp = TP(partition.topic, partition.partition)
             if batch and (active is None or tp in active or tp in self._buffered_partitions):
@@ -156,6 +157,14 @@ class Consumer(_Draining, driver.Consumer):
                 # Faust drops what lies before the offset it believes to have read; what was fetched is the truth.
                 self._read_offset[tp] = None
                 yield tp, self._batch_message(tp, batch)
+
+    def _moment(self) -> tuple[int, int]:
+        """What was fetched at another moment than now does not follow on what was handed out before.
+
+        A rebalance makes another generation. A seek does not; and Faust's recovery of a rebalance may let the flow go
+        on while the next one begins, whose recovery then seeks back under a fetch that is on its way.
+        """
+        return self.app.consumer_generation_id, self._seeks
 
     def _batch_message(self, tp: TP, raw: Sequence[Any]) -> Any:
         first = raw[0]
@@ -216,8 +225,12 @@ class Consumer(_Draining, driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Seek to the committed offsets: all that is in flight will be read again."""
+        self._seeks += 1
         self._batches.clear()
-        await super().perform_seek()
+        try:
+            await super().perform_seek()
+        finally:
+            self._seeks += 1  # a fetch that began meanwhile may be of before or after
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Drop the queues of partitions that go to another worker, after Faust has committed what is done."""

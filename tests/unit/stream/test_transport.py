@@ -1,7 +1,10 @@
 """The batching consumer's bookkeeping, without a broker: what may be committed, and what never."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from stream.records import Record
 from stream.transport import Batch, Consumer, _Thread
 
-TOPIC = TP("readings", 0)
+TOPIC, OTHER = TP("readings", 0), TP("readings", 1)
 
 
 def consumer() -> Any:
@@ -85,6 +88,71 @@ def test_what_was_in_flight_before_a_seek_back_counts_no_more() -> None:
     assert held._new_offset(TOPIC) is None
     finish(held, again)
     assert held._new_offset(TOPIC) == 4
+
+
+class Fetching(Consumer):
+    """A consumer whose fetch of two partitions is still on its way when ``meanwhile`` happens."""
+
+    flow_active = True
+    should_stop = False
+
+    def __init__(self, meanwhile: Callable[[Fetching], Awaitable[object]]) -> None:
+        self.__dict__.update(vars(consumer()))
+        self.app = SimpleNamespace(
+            consumer_generation_id=1, monitor=SimpleNamespace(track_tp_end_offset=lambda *_: None)
+        )
+        self._seeks = 0
+        self._buffered_partitions: set[TP] = set()
+        self._read_offset: dict[TP, int | None] = {}
+        self._committed_offset: dict[TP, int | None] = {}
+        self._meanwhile = meanwhile
+        self.position = 10
+
+    def _get_active_partitions(self) -> set[TP]:
+        return {TOPIC, OTHER}
+
+    def highwater(self, tp: TP) -> int:
+        return 100
+
+    async def seek_to_committed(self) -> dict[TP, int]:
+        self.position = 0
+        return {TOPIC: 0, OTHER: 0}
+
+    async def _wait_next_records(self, _: float) -> Any:
+        fetched = {tp: [Record(tp.topic, tp.partition, self.position, b"")] for tp in (TOPIC, OTHER)}
+        await self._meanwhile(self)
+        return fetched, {TOPIC, OTHER}
+
+
+async def nothing(_: Fetching) -> None:
+    await asyncio.sleep(0)
+
+
+async def handed_out(fetching: Fetching) -> list[int]:
+    return [message.offset async for _, message in fetching.getmany(1.0)]
+
+
+async def test_what_was_on_its_way_during_a_seek_or_a_rebalance_is_not_handed_out() -> None:
+    assert await handed_out(Fetching(nothing)) == [10, 10]
+
+    async def rebalanced(fetching: Fetching) -> None:
+        fetching.app.consumer_generation_id += 1
+
+    for meanwhile in (Fetching.perform_seek, rebalanced):
+        fetching = Fetching(meanwhile)
+        assert await handed_out(fetching) == []
+        fetching._meanwhile = nothing
+        assert await handed_out(fetching) == [0, 0], "from where all of it is read again"
+
+
+async def test_a_seek_between_two_partitions_of_a_fetch_ends_it() -> None:
+    fetching = Fetching(nothing)
+    offsets = []
+    async for _, message in fetching.getmany(1.0):
+        offsets.append(message.offset)
+        await fetching.perform_seek()
+    assert offsets == [10]
+    assert not fetching._batches
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms())
