@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-from stream.assembly import Assembly, Image, block_key, meta_key
+from stream.assembly import block_key, meta_key
 from stream.belt import Belt, Taken
 from stream.changelog import Changelog
 from stream.errors import BrokerError
-from stream.partition import Restored
 from stream.pipeline import Pipeline
+from stream.recovery import Recovery, RecoveryObserver
 from stream.state import Served, encode
 from stream.web import Health
 
@@ -38,10 +38,8 @@ _MOST_HELD: Final = 20_000
 #: In a hurry (a rebalance, a stop): how often to try again, and for how long before what is held is given up.
 _AGAIN_S: Final = 0.2
 _GIVE_UP_S: Final = 10.0
-_TICK_S: Final = 0.5
 #: How often to see whether a batch is through.
 _MOMENT_S: Final = 0.005
-_RECONNECT_S: Final = 1.0
 
 
 class Versions(Protocol):
@@ -61,7 +59,7 @@ class Versions(Protocol):
         ...
 
 
-class Observer(Protocol):
+class Observer(RecoveryObserver, Protocol):
     """What snapshots tell the metrics; ``stream.sinks.state_metrics.StateMetrics`` follows it."""
 
     def snapshot_written(self, seconds: float, size: int) -> None:
@@ -74,18 +72,6 @@ class Observer(Protocol):
 
     def held(self, assets: int, size: int, held_back: int) -> None:
         """So many assets are remembered, in so many bytes of the changelog, and so many readings are held back."""
-        ...
-
-    def recovering(self, partitions: int) -> None:
-        """The states of so many partitions are being read back."""
-        ...
-
-    def recovered(self, seconds: float) -> None:
-        """A partition's state was read back, or is begun anew."""
-        ...
-
-    def begun_anew(self, reason: str, count: int = 1) -> None:
-        """So many memories (of an asset, of a block, of a partition: the reason says) are begun anew."""
         ...
 
     def evicted(self, assets: int) -> None:
@@ -139,18 +125,24 @@ class Snapshots:
         self._changelog = changelog
         self._prefix = prefix
         self._every_s = every_s
-        self._recovery_s = recovery_s
         self._highwater = highwater
         self._metrics = metrics
         self._tell_restored = restored
-        self._health = health
+        self._recovery = Recovery(
+            pipeline,
+            belt,
+            changelog,
+            prefix=prefix,
+            deadline_s=recovery_s,
+            metrics=metrics,
+            restored=restored,
+            health=health,
+            provide=self._provided,
+        )
         self._held: dict[int, deque[_Held]] = defaultdict(deque)
         self._assignment = 0
         self._known: set[int] = set()
         self._let_go_from: dict[int, int] = {}  # the first offset that was not taken since the last assignment
-        self._recovering: dict[int, asyncio.Task[None]] = {}
-        self._unwanted: dict[int, set[bytes]] = {}
-        self._sizes: dict[int, dict[int, int]] = defaultdict(dict)
         self._hurried = asyncio.Event()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -194,17 +186,14 @@ class Snapshots:
 
     async def assigned(self, partitions: set[int]) -> None:
         """These are ours from now on, and no others: begin to read back the states that we have not."""
-        for partition in self._recovering.keys() - partitions:
-            self._recovering.pop(partition).cancel()
+        self._recovery.keep_only(partitions)
         self._let_go(*self._held)
         self._assignment += 1
         self._known.clear()
         self._let_go_from.clear()
         await self._belt.beside(self._pipeline.keep_only, partitions)
-        for partition in self._sizes.keys() - partitions:
-            del self._sizes[partition]
-        for partition in sorted(partitions - self._pipeline.partitions - self._recovering.keys()):
-            self._recover(partition)
+        for partition in sorted(partitions - self._pipeline.partitions - self._recovery.partitions):
+            self._recovery.begin(partition)
         await self._tell_restored()
 
     def hurry(self, on: bool) -> None:
@@ -238,10 +227,7 @@ class Snapshots:
 
     async def stop(self) -> None:
         """End what is being read back."""
-        tasks = list(self._recovering.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._recovery.stop()
 
     async def _sleep(self, seconds: float | None) -> None:
         try:
@@ -267,7 +253,7 @@ class Snapshots:
                 _log.error("no snapshot of partition %d: %s: %s", partition, type(error).__name__, error)
                 complete = False
         assets, held_back = await self._belt.beside(lambda: (self._pipeline.assets(), self._pipeline.held_back()))
-        self._metrics.held(assets, sum(sum(held.values()) for held in self._sizes.values()), held_back)
+        self._metrics.held(assets, sum(sum(held.values()) for held in self._recovery.sizes.values()), held_back)
         return complete
 
     async def _exchange(self) -> None:
@@ -378,7 +364,7 @@ class Snapshots:
         value = encode(meta)
         await self._changelog.write(partition, [(meta_key(self._prefix), value)])
         self._release(partition, applied)
-        if unwanted := self._unwanted.pop(partition, None):
+        if unwanted := self._recovery.unwanted.pop(partition, None):
             wanted = {block_key(self._prefix, meta.size, n) for n, at in enumerate(meta.blocks) if at >= 0}
             gone = sorted(unwanted - wanted - {meta_key(self._prefix)})
             await self._changelog.write(partition, [(key, None) for key in gone])
@@ -394,7 +380,7 @@ class Snapshots:
         except BaseException:
             await self._belt.beside(self._pipeline.touch, partition, numbers)
             raise
-        self._sizes[partition].update((number, len(value)) for _, value, number in records)
+        self._recovery.sizes.setdefault(partition, {}).update((number, len(value)) for _, value, number in records)
         return sum(len(value) for _, value, _ in records)
 
     def _encoded(self, partition: int, numbers: Sequence[int]) -> list[tuple[bytes, bytes, int]]:
@@ -434,19 +420,14 @@ class Snapshots:
             return True
         known = partition in self._pipeline.partitions
         unsure = partition in self._unrecorded
-        if partition not in self._recovering and (not known or unsure or first > self._pipeline.applied(partition) + 1):
+        if partition not in self._recovery.partitions and (
+            not known or unsure or first > self._pipeline.applied(partition) + 1
+        ):
             self._unrecorded.discard(partition)
             # Ours was behind what is committed: others have gone on with this partition while we were away.
-            self._recover(partition)
-        if task := self._recovering.get(partition):
-            hurried = asyncio.create_task(self._hurried.wait())
-            await asyncio.wait({task, hurried}, return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
-            if not task.done():
-                return False
-            if task.cancelled():
-                return False
-            task.result()
+            self._recovery.begin(partition)
+        if not await self._recovery.ended(partition, self._hurried):
+            return False
         await self._check_place(partition, first)
         if self.versions is not None:
             # what was read by whoever had it before, and is not in the state, it has judged by the versions of then
@@ -455,6 +436,9 @@ class Snapshots:
             await self._begin_with(partition)
         self._known.add(partition)
         return True
+
+    async def _provided(self, served: dict[str, Served]) -> dict[str, Served]:
+        return served if self.versions is None else await self.versions.provide(served)
 
     async def _check_place(self, partition: int, first: int) -> None:
         """The state must be of this topic, not of one of the same name that was deleted."""
@@ -466,96 +450,8 @@ class Snapshots:
                 applied,
                 end,
             )
-            await self._restore(partition, _anew(Image()), "topic_made_anew")
+            await self._recovery.begin_anew(partition, "topic_made_anew")
         elif first > applied + 1 and applied >= 0:
             _log.warning(
                 "partition %d: offsets %d to %d were never part of its state", partition, applied + 1, first - 1
             )
-
-    def _recover(self, partition: int) -> None:
-        task = asyncio.create_task(self._recovery(partition))
-        self._recovering[partition] = task
-        task.add_done_callback(lambda _: self._recovered(partition, task))
-        self._health.recovering[partition] = "its state is being read back"
-        self._metrics.recovering(len(self._health.recovering))
-
-    def _recovered(self, partition: int, task: asyncio.Task[None]) -> None:
-        if self._recovering.get(partition) in {task, None}:
-            self._recovering.pop(partition, None)
-            self._health.recovering.pop(partition, None)
-            self._metrics.recovering(len(self._health.recovering))
-
-    async def _recovery(self, partition: int) -> None:
-        """Read a partition's state back, within the time that there is for it."""
-        started = time.monotonic()
-        assembly = Assembly(self._prefix)
-        reading = asyncio.create_task(self._read(partition, assembly))
-        spent_s = 0.0
-        try:
-            while not reading.done():
-                await asyncio.wait({reading}, timeout=_TICK_S)
-                spent_s += _TICK_S * self._health.connected
-                if spent_s > self._recovery_s:
-                    break
-            if reading.done():
-                image, reason = reading.result(), ""
-                if image.problems and not image.blocks and image.applied < 0:
-                    image = _anew(image)
-            else:
-                _log.error("partition %d: its state was not read within %g s", partition, self._recovery_s)
-                image, reason = _anew(Image()), "deadline"
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        await self._restore(partition, image, reason)
-        self._metrics.recovered(time.monotonic() - started)
-        self._health.progressed()
-
-    async def _read(self, partition: int, assembly: Assembly) -> Image:
-        def progress(done: int, of: int) -> None:
-            self._health.recovering[partition] = f"{done} of {of} records of its state are read"
-            self._health.progressed()
-
-        while True:
-            assembly.clear()
-            try:
-                async for chunk in self._changelog.read(partition, progress):
-                    await self._belt.beside(assembly.add, chunk)
-                break
-            except BrokerError as error:
-                _log.warning("partition %d: its state cannot be read yet: %s", partition, error)
-                await asyncio.sleep(_RECONNECT_S)
-        image: Image = await self._belt.beside(assembly.image)
-        return image
-
-    async def _restore(self, partition: int, image: Image, reason: str) -> None:
-        for kind, detail in image.problems[:20]:
-            _log.error("partition %d: %s state: %s", partition, kind, detail)
-            self._metrics.begun_anew(kind)
-        if self.versions is not None:
-            had = image.served
-            image.served = await self.versions.provide(had)
-            for detector in had.keys() - image.served.keys():
-                self._metrics.begun_anew("version_gone")
-                _log.error("partition %d: %s served %s, which is gone", partition, detector, had[detector].version)
-        restored: Restored = await self._belt.beside(self._pipeline.restore, partition, image)
-        if reason:
-            self._metrics.begun_anew(reason)
-        for why, assets in restored.anew.items():
-            _log.warning("partition %d: %d memories are begun anew: %s", partition, assets, why)
-            self._metrics.begun_anew("changed_plan", assets)
-        self._unwanted[partition] = image.keys
-        self._sizes[partition] = dict(image.sizes)
-        await self._tell_restored()
-        _log.info(
-            "partition %d goes on from offset %d with %d assets and %d open alerts",
-            partition,
-            image.applied + 1,
-            restored.assets,
-            restored.open_alerts,
-        )
-
-
-def _anew(found: Image) -> Image:
-    """An empty state that is newer than what was found, and than what may not have been."""
-    return Image(epoch=max(found.epoch + 1, int(time.time()) // 60), keys=found.keys, problems=found.problems)
