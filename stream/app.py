@@ -34,8 +34,9 @@ from stream.web import Health, WebServer
 
 _log = logging.getLogger(__name__)
 
-#: Batches of one partition that wait for the agent; a batch holds up to ``max_poll_records``.
-_BATCHES_WAITING = 4
+#: Batches that wait for the agent; a batch holds up to ``max_poll_records`` of one partition. From three quarters of it
+#: on Faust pauses partitions, and a paused one holds up the fetch of all: with 4 that was so with four partitions.
+_BATCHES_WAITING = 8
 #: With an event a message: how long a reading waits for others to be scored with.
 _TAKE_S = 0.02
 #: How often the event loop shows that it turns, and the broker is asked whether it answers.

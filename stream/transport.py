@@ -2,10 +2,11 @@
 
 Faust spends 70 to 120 microseconds on an event whatever is in it, most of it in ``Consumer._drain_messages``, which
 starts several asyncio tasks for each message. So one poll's records of one partition travel together, as the value of
-one message, and are acknowledged together. Where plain Faust keeps a sorted list of single acknowledged offsets and an
-interval tree of gaps, here is a queue of batches per partition: what may be committed is the end of the longest run of
-acknowledged batches at its head. The end of a batch is the offset after its last record, so holes in the offsets
-(compaction, transaction markers) need no handling.
+one message, and are acknowledged together. While they wait for the agent, those of the next poll join them: what a busy
+worker is behind with goes through in few batches, each of which has its fixed costs. Where plain Faust keeps a sorted
+list of single acknowledged offsets and an interval tree of gaps, here is a queue of batches per partition: what may be
+committed is the end of the longest run of acknowledged batches at its head. The end of a batch is the offset after its
+last record, so holes in the offsets (compaction, transaction markers) need no handling.
 
 Only methods that Faust's ``Consumer`` defines for its subclasses are replaced; nothing is patched from outside.
 """
@@ -33,12 +34,15 @@ from stream.records import Fetched, RawRecord, Record
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """The records of one partition from one poll.
+    """The records of one partition from one poll, or from some that follow each other.
 
     end   the offset to commit when all of them are done
     after the end of the batch before it, where that is not committed yet
     done  set by the agent once their output is safe. Faust also acknowledges events that it skips at a rebalance
           without having shown them to the agent; those must not count.
+    open  others may still join it: it waits for the agent
+    moment  when it was handed out: the group's generation, and the seeks until then
+    size  bytes of its records, once that was asked; -1 before
     """
 
     tp: TP
@@ -46,6 +50,9 @@ class Batch:
     end: int
     done: bool = False
     after: int = 0
+    open: bool = False
+    moment: tuple[int, int] = (-1, 0)
+    size: int = -1
 
 
 #: How long the broker may hold a fetch that finds nothing. Faust's own 1,500 ms would delay the other partitions of the
@@ -55,6 +62,8 @@ class Batch:
 _FETCH_WAIT_MS = 10
 #: How soon to look again whether a paused partition may be read on.
 _PAUSED_S = 0.01
+#: Records join a batch that waits as long as it stays below this: what one fetch brings of a partition at most.
+_MOST_BYTES = 1 << 20
 
 
 class _Arrivals(dict[Any, Any]):
@@ -126,6 +135,7 @@ class Consumer(_Draining, driver.Consumer):
         self._batches: dict[TP, deque[Batch]] = {}
         self._seeks = 0
         super().__init__(*args, **kwargs)
+        self._most_records: int = self.app.conf.broker_max_poll_records
 
     def _new_consumer_thread(self) -> Any:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -156,7 +166,25 @@ class Consumer(_Draining, driver.Consumer):
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 # Faust drops what lies before the offset it believes to have read; what was fetched is the truth.
                 self._read_offset[tp] = None
-                yield tp, self._batch_message(tp, batch)
+                if not self._join(tp, batch):
+                    yield tp, self._batch_message(tp, batch)
+
+    def _join(self, tp: TP, raw: Sequence[Any]) -> bool:
+        """Add records to the batch before them, if that still waits for the agent, and is not too large."""
+        queued = self._batches.get(tp)
+        if not queued:
+            return False
+        last = queued[-1]
+        if not last.open or last.moment != self._moment() or raw[0].offset < last.end:
+            return False
+        held = last.records.raw if isinstance(last.records, Fetched) else last.records
+        if len(held) + len(raw) > self._most_records:
+            return False
+        size = (_size(held) if last.size < 0 else last.size) + _size(raw)
+        if size > _MOST_BYTES:
+            return False
+        last.records, last.end, last.size = Fetched(tp.topic, tp.partition, [*held, *raw]), raw[-1].offset + 1, size
+        return True
 
     def _moment(self) -> tuple[int, int]:
         """What was fetched at another moment than now does not follow on what was handed out before.
@@ -168,7 +196,7 @@ class Consumer(_Draining, driver.Consumer):
 
     def _batch_message(self, tp: TP, raw: Sequence[Any]) -> Any:
         first = raw[0]
-        batch = Batch(tp, Fetched(tp.topic, tp.partition, raw), end=raw[-1].offset + 1)
+        batch = Batch(tp, Fetched(tp.topic, tp.partition, raw), raw[-1].offset + 1, open=True, moment=self._moment())
         message = ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -199,6 +227,7 @@ class Consumer(_Draining, driver.Consumer):
         """
         first = not message.acked
         message.acked = True
+        message.value.open = False  # passed over without having been shown to the agent: nothing may join it
         self._unacked_messages.discard(message)
         if first and message.value.done and message.value in self._batches.get(message.tp, ()):
             self._acked[message.tp].append(message.offset)
@@ -281,9 +310,15 @@ class PlainTransport(driver.Transport):
     Consumer = PlainConsumer
 
 
+def _size(raw: Sequence[Any]) -> int:
+    """Bytes of the values of records."""
+    return sum([len(record.value) for record in raw if record.value])
+
+
 def of_batch(event: Any) -> Taken:
     """The event of a ``Batch``."""
     batch: Batch = event.value
+    batch.open = False
     records, batch.records = batch.records, ()  # it may wait long for its commit: not with the records in memory
 
     def done() -> None:

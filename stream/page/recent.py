@@ -9,14 +9,14 @@ asset that was looked at longest ago goes.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from stream.records import Int64, Scores
+from stream.records import Scores
 from stream.sinks.rows import take
 
 #: Rows of a history.
@@ -30,7 +30,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(slots=True)
 class History:
-    """An asset's last rows by one detector: columns of ``Scores``, the oldest first; ``columns`` gives them."""
+    """An asset's last rows by one detector: columns of ``Scores``, the oldest first; ``columns`` gives them.
+
+    nbytes  what the columns take
+    """
 
     detector: str
     kind: str
@@ -39,32 +42,35 @@ class History:
     _held: dict[str, Array] = field(default_factory=dict)
     _start: int = 0
     _stop: int = 0
+    nbytes: int = 0
 
     def __len__(self) -> int:
         return self._stop - self._start
 
-    @property
-    def nbytes(self) -> int:
-        """What the columns take."""
-        return sum(array.nbytes for array in self._held.values())
+    def append(self, new: Mapping[str, Array], model_version: str) -> int:
+        """Add rows, which are newer than all before; those that are not are passed over. By how much it has grown.
 
-    def append(self, scores: Scores, rows: Int64) -> None:
-        """Add rows, which are newer than all before; those that are not are passed over."""
+        new  columns as ``columns`` gives them, of rows in the order of time
+        """
+        at_ms = new["at_ms"]
+        first = max(len(at_ms) - ROWS, 0)
         if len(self):
-            rows = rows[scores.at_ms[rows] > self._held["at_ms"][self._stop - 1]]
-        rows = rows[-ROWS:]
-        if not len(rows):
-            return
-        self.model_version = scores.model_version
-        new = _columns(take(scores, rows))
+            first = max(first, int(np.searchsorted(at_ms, self._held["at_ms"][self._stop - 1], "right")))
+        rows = len(at_ms) - first
+        if not rows:
+            return 0
+        before = self.nbytes
+        self.model_version = model_version
         if self._held.keys() != new.keys():
             self._held = {name: np.empty((0, *column.shape[1:]), column.dtype) for name, column in new.items()}
             self._start = self._stop = 0
-        self._make_room(len(rows))
+        self._make_room(rows)
+        stop = self._stop + rows
         for name, column in new.items():
-            self._held[name][self._stop : self._stop + len(rows)] = column
-        self._stop += len(rows)
-        self._start = max(self._start, self._stop - ROWS)
+            self._held[name][self._stop : stop] = column[first:]
+        self._stop = stop
+        self._start = max(self._start, stop - ROWS)
+        return self.nbytes - before
 
     def columns(self, since_ms: int) -> dict[str, Array]:
         """Copies of the rows observed after ``since_ms``."""
@@ -86,6 +92,7 @@ class History:
             moved[:length] = column[kept]
             self._held[name] = moved
         self._start, self._stop = 0, length
+        self.nbytes = sum(column.nbytes for column in self._held.values())
 
 
 class Recent:
@@ -96,11 +103,12 @@ class Recent:
         self._batches: deque[tuple[int, Scores]] = deque()
         self._held = 0
         self._histories: OrderedDict[str, dict[str, History]] = OrderedDict()
+        self._in_histories = 0
 
     @property
     def nbytes(self) -> int:
         """What is held, about."""
-        return self._held + self._history_bytes()
+        return self._held + self._in_histories
 
     @property
     def assets(self) -> Collection[str]:
@@ -117,8 +125,7 @@ class Recent:
         while self._held > self._most and self._batches:
             self._held -= self._batches.popleft()[0]
         if self._histories:
-            for asset in self._histories.keys() & scores.names:
-                self._add(self._histories[asset], asset, scores)
+            self._go_on(scores)
             self._let_go()
 
     def follow(self, asset: str) -> None:
@@ -128,7 +135,8 @@ class Recent:
             held = {}
             for _, scores in self._batches:
                 if asset in scores.names:
-                    self._add(held, asset, scores)
+                    rows = np.flatnonzero(scores.asset == scores.names.index(asset))
+                    self._add(held, scores, _columns(take(scores, rows)))
             if not held:
                 return
             self._histories[asset] = held
@@ -142,22 +150,40 @@ class Recent:
     def keep_only(self, assets: Collection[str]) -> None:
         """Forget the histories of all others."""
         for asset in [asset for asset in self._histories if asset not in assets]:
-            del self._histories[asset]
+            self._forget(self._histories.pop(asset))
 
     def _let_go(self) -> None:
-        while len(self._histories) > 1 and self._history_bytes() > self._most:
-            self._histories.popitem(last=False)
+        while len(self._histories) > 1 and self._in_histories > self._most:
+            self._forget(self._histories.popitem(last=False)[1])
 
-    def _history_bytes(self) -> int:
-        return sum(history.nbytes for held in self._histories.values() for history in held.values())
+    def _forget(self, held: Mapping[str, History]) -> None:
+        self._in_histories -= sum(history.nbytes for history in held.values())
 
-    def _add(self, held: dict[str, History], asset: str, scores: Scores) -> None:
-        rows = np.flatnonzero(scores.asset == scores.names.index(asset))
+    def _go_on(self, scores: Scores) -> None:
+        """Add a batch's rows to the histories that there are. Its rows are put in the order of assets once for all."""
+        get = self._histories.get
+        followed = [(code, held) for code, held in enumerate(map(get, scores.names)) if held is not None]
+        if not followed:
+            return
+        codes, columns = scores.asset, _columns(scores)
+        if (codes[1:] < codes[:-1]).any():
+            order = np.argsort(codes, kind="stable")
+            codes, columns = codes[order], {name: column[order] for name, column in columns.items()}
+        wanted = np.array([code for code, _ in followed], dtype=codes.dtype)
+        bounds = zip(
+            np.searchsorted(codes, wanted).tolist(), np.searchsorted(codes, wanted, "right").tolist(), strict=True
+        )
+        for (_, held), (start, stop) in zip(followed, bounds, strict=True):
+            self._add(held, scores, {name: column[start:stop] for name, column in columns.items()})
+
+    def _add(self, held: dict[str, History], scores: Scores, rows: Mapping[str, Array]) -> None:
+        """Add rows of one asset, as columns."""
         history = held.get(scores.detector)
         if history is None or history.signals != scores.signals:
+            self._in_histories -= 0 if history is None else history.nbytes
             history = History(scores.detector, scores.kind, scores.model_version, scores.signals)
             held[scores.detector] = history
-        history.append(scores, rows)
+        self._in_histories += history.append(rows, scores.model_version)
 
 
 def _columns(scores: Scores) -> dict[str, Array]:

@@ -187,6 +187,36 @@ def test_the_asset_looked_at_longest_ago_makes_room(make_scores: MakeScores) -> 
     assert recent.nbytes <= 1 << 20
 
 
+@pytest.mark.parametrize("by_asset", [True, False])
+def test_each_history_has_its_own_assets_rows_in_whatever_order_a_batch_has_them(
+    make_scores: MakeScores, by_asset: bool
+) -> None:
+    recent = Recent(2 << 20)
+    names = tuple(f"pump-{number}" for number in range(7))
+    random = np.random.default_rng(1)
+    rows: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+    for turn in range(30):
+        asset = random.integers(0, 7, 40).astype(np.int32)
+        asset = np.sort(asset) if by_asset else asset
+        at_ms, score = AT_MS + turn * 1000 + np.arange(40), random.random(40)
+        recent.take(make_scores(rows=40, assets=7, names=names, asset=asset, at_ms=at_ms, score=score))
+        for code, at, value in zip(asset.tolist(), at_ms.tolist(), score.tolist(), strict=True):
+            rows[names[code]].append((at, value))
+        if turn == 3:
+            for name in names[::2]:
+                recent.follow(name)
+    assert set(recent.assets) == set(names[::2])
+    for name in names[::2]:
+        (history,) = recent.of(name)
+        columns = history.columns(0)
+        assert list(zip(columns["at_ms"].tolist(), columns["score"].tolist(), strict=True)) == rows[name]
+    before = recent.nbytes
+    recent.keep_only(names[:1])
+    recent.keep_only(())
+    assert before > recent.nbytes > 0
+    assert not recent.assets
+
+
 def test_nothing_is_kept_for_names_that_nobody_has(board: Board) -> None:
     assert board.asset("no such") is None
     assert not board.recent.assets

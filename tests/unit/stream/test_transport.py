@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.records import Record
-from stream.transport import Batch, Consumer, _Thread
+from stream.transport import Batch, Consumer, _Thread, of_batch
 
 TOPIC, OTHER = TP("readings", 0), TP("readings", 1)
 
@@ -29,6 +29,8 @@ def consumer() -> Any:
     made._unacked_messages = set()
     made._n_acked = 0
     made._waiting_for_ack = None
+    made._most_records = 20
+    made._seeks = 0
     return made
 
 
@@ -36,6 +38,16 @@ def give(held: Any, first: int, count: int) -> Any:
     """What ``getmany`` does with a partition's records; returns the message."""
     records = [Record(TOPIC.topic, 0, first + nth, b"") for nth in range(count)]
     return held._batch_message(TOPIC, records)
+
+
+def joins(held: Any, first: int, count: int, value: bytes = b"") -> bool:
+    """Whether records that follow go with the batch before them."""
+    return bool(held._join(TOPIC, [Record(TOPIC.topic, 0, first + nth, value) for nth in range(count)]))
+
+
+def taken(message: Any) -> Any:
+    """What the agent gets of a message."""
+    return of_batch(SimpleNamespace(value=message.value, message=message, ack=lambda: None))
 
 
 def finish(held: Any, message: Any) -> None:
@@ -153,6 +165,66 @@ async def test_a_seek_between_two_partitions_of_a_fetch_ends_it() -> None:
         await fetching.perform_seek()
     assert offsets == [10]
     assert not fetching._batches
+
+
+def test_what_is_fetched_while_a_batch_waits_for_the_agent_joins_it() -> None:
+    held = consumer()
+    assert not joins(held, 0, 5), "there is none to join"
+    message = give(held, 0, 5)
+    assert joins(held, 5, 3)
+    assert joins(held, 20, 2), "a hole in the offsets, as compaction leaves it"
+    given = taken(message)
+    assert [record.offset for record in given.records] == [0, 1, 2, 3, 4, 5, 6, 7, 20, 21]
+    assert (given.first, given.last) == (0, 21)
+    assert not joins(held, 22, 1), "the agent has it"
+    finish(held, message)
+    assert held._new_offset(TOPIC) == 22
+
+
+def test_nothing_joins_what_the_agent_may_never_be_shown() -> None:
+    held = consumer()
+    held.ack(give(held, 0, 5))
+    assert not joins(held, 5, 1), "Faust passed over it"
+    give(held, 5, 5)
+    held.app.consumer_generation_id = 2
+    assert not joins(held, 10, 1), "a rebalance came between"
+    give(held, 10, 5)
+    held._seeks += 1
+    assert not joins(held, 15, 1), "a seek came between"
+    give(held, 10, 5)
+    assert not joins(held, 8, 1), "the position went back"
+    assert not joins(held, 15, 16), "too many"
+    assert not joins(held, 15, 2, bytes(600_000)), "too many bytes"
+    assert joins(held, 15, 1, bytes(600_000))
+    assert not joins(held, 16, 1, bytes(600_000)), "too many bytes together"
+    assert joins(held, 16, 14)
+    assert not joins(held, 30, 1)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_every_record_is_in_one_batch_in_its_order_however_busy_the_agent_is(
+    steps: list[tuple[int, bool, bool]],
+) -> None:
+    held = consumer()
+    waiting: deque[Any] = deque()
+    unfinished: deque[Any] = deque()
+    seen: list[int] = []
+    start = committed = 0
+    for count, takes, finishes in steps:
+        if not joins(held, start, count):
+            waiting.append(give(held, start, count))
+        start += count
+        if takes and waiting:
+            message = waiting.popleft()
+            seen += [record.offset for record in taken(message).records]
+            unfinished.append((message, len(seen)))
+        if finishes and unfinished:
+            message, committed = unfinished.popleft()
+            finish(held, message)
+            assert held._new_offset(TOPIC) == committed
+    while waiting:
+        seen += [record.offset for record in taken(waiting.popleft()).records]
+    assert seen == list(range(start))
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms())
