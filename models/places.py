@@ -88,6 +88,9 @@ class Disk:
         return self._root / folder
 
 
+_BUCKETS: Final = frozenset({"s3", "gs", "gcs", "abfs", "az"})
+
+
 class Remote:
     """A URL that fsspec knows. What it needs to be let in comes from the environment, as its own library says."""
 
@@ -101,6 +104,8 @@ class Remote:
         except (ValueError, OSError) as error:
             raise StoreError(f"{url}: {error}") from None
         self._fs: Any = fs
+        # There are no folders to make there, and making one would make a bucket of a misspelt name.
+        self._buckets = not _BUCKETS.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
         self._root = str(root).rstrip("/")
         self._url = url
 
@@ -129,7 +134,8 @@ class Remote:
     def write(self, name: str, content: bytes) -> None:
         """See ``Place``."""
         try:
-            self._fs.makedirs(f"{self._root}/{name}".rsplit("/", 1)[0], exist_ok=True)
+            if not self._buckets:
+                self._fs.makedirs(f"{self._root}/{name}".rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(f"{self._root}/{name}", content)
         except Exception as error:  # likewise
             raise StoreError(f"{self._url}/{name}: {type(error).__name__}: {error}") from error

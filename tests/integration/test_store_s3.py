@@ -36,6 +36,7 @@ def endpoint(monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # one of another test would ask its dead server
     try:
         for _ in range(600):
             try:
@@ -79,3 +80,5 @@ def test_a_bucket_that_is_not_there_is_named(endpoint, tmp_path):
     held = train([Recording("pump-1", np.arange(300) * 1000, ("a", "b"), values)], detector="ewma")
     with pytest.raises(StoreError, match="s3://nowhere/plant"):
         Store("s3://nowhere/plant").add("pumps", held)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{endpoint}/nowhere")
