@@ -15,6 +15,8 @@ from models.errors import StoreError
 
 #: A larger file is no part of an artifact; see ``models.artifact``.
 MOST_BYTES: Final = 256 << 20
+#: fsspec's names of what has buckets in place of folders.
+_BUCKETS: Final = frozenset({"s3", "gs", "gcs", "abfs", "az"})
 
 
 class Place(Protocol):
@@ -88,9 +90,6 @@ class Disk:
         return self._root / folder
 
 
-_BUCKETS: Final = frozenset({"s3", "gs", "gcs", "abfs", "az"})
-
-
 class Remote:
     """A URL that fsspec knows. What it needs to be let in comes from the environment, as its own library says."""
 
@@ -104,7 +103,7 @@ class Remote:
         except (ValueError, OSError) as error:
             raise StoreError(f"{url}: {error}") from None
         self._fs: Any = fs
-        # There are no folders to make there, and making one would make a bucket of a misspelt name.
+        # There are no folders to make in a bucket, and making one would make a bucket of a misspelt name.
         self._buckets = not _BUCKETS.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
         self._root = str(root).rstrip("/")
         self._url = url

@@ -88,8 +88,8 @@ def test_a_bridge_that_is_killed_loses_nothing(
         plant.join()
     publish(edge, sent, sent + 10)
     count = sent + 10
-    known = lambda: {(r["asset"], r["ts"]) for r in readings_of(kafka, topics)}  # noqa: E731
-    bridge.wait(lambda: len(known()) == len(DEVICES) * count, 60, "complete")
+    all_of_them = len(DEVICES) * count
+    bridge.wait(lambda: len({(r["asset"], r["ts"]) for r in readings_of(kafka, topics)}) == all_of_them, 60, "complete")
     must_be_complete(readings_of(kafka, topics), count)
     assert not read_all(kafka, topics.dead_letters)
     assert edge.births == 1, "what it knew of the edge node has outlived it"
