@@ -6,7 +6,8 @@ kept       what a label calls a false alarm, alert and all: that it is normal is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -112,6 +113,36 @@ def marked(recording: Recording, past: Sequence[Stretch], margin_ms: int = 0) ->
                 told[held.holds(recording.at_ms)] = held.fault
         faults = told.astype(str)
     return replace(recording, labels=labels, faults=faults)
+
+
+def left_out(keys: Sequence[tuple[str, int]], recordings: Iterable[Recording]) -> Bool:
+    """Which of these rows, (asset, time), are labelled in the recordings that ``marked`` gave."""
+    labelled = {
+        (held.asset, at) for held in recordings if held.labels is not None for at in held.at_ms[held.labels].tolist()
+    }
+    return np.fromiter((key in labelled for key in keys), dtype=bool, count=len(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How many stretches people judged, and how they did.
+
+    true, false_alarms   labels that say so
+    faults               of the true ones, how many name each fault
+    unjudged             alerts that nobody has judged
+    """
+
+    true: int
+    false_alarms: int
+    unjudged: int
+    faults: Mapping[str, int]
+
+
+def said_of(past: Sequence[Stretch]) -> Said:
+    """Count them."""
+    kinds = Counter(held.what for held in past)
+    faults = Counter(held.fault for held in past if held.fault)
+    return Said(kinds["fault"], kinds["false_alarm"], kinds["alert"], dict(sorted(faults.items())))
 
 
 def _within(one: Stretch, other: Stretch) -> bool:

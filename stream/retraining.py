@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.stationarity import Shift, shifts
 from stream.comparing import Measured
-from stream.hindsight import Stretch
-from stream.records import Float64
+from stream.hindsight import Stretch, left_out
+
+if TYPE_CHECKING:
+    from models.datasets import Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +86,20 @@ def is_better(serving: Tally, candidate: Tally, accepted: float) -> tuple[bool, 
     return bool(gains), ", ".join(gains) or "no better than what serves"
 
 
-def drift(
-    held: Measured, readings: Sequence[tuple[tuple[str, ...], Float64, Float64]], *, recent_from_ms: int
-) -> list[Shift]:
+def drift(held: Measured, clean: Sequence[Recording], *, recent_from_ms: int) -> list[Shift]:
     """Whether the scores of what serves, or what it looks at, have changed since ``recent_from_ms``.
 
-    readings   an asset's signals, and their rows before and after, (row, signal) each; rows not to count are left out.
-               Of several assets each signal is compared within its asset; an asset's change is not hidden by others.
+    clean   recordings whose ``labels`` are the rows not to count, neither their values nor their scores: a fault is no
+            drift. Each signal is compared within its asset; an asset's change is not hidden by others.
     """
-    at_ms = np.array([at for _, at in held.keys], dtype=np.int64)
-    scores = held.ratios[:, None]
+    counts = ~left_out(held.keys, clean)
+    scores, at_ms = held.ratios[counts, None], np.array([at for _, at in held.keys], dtype=np.int64)[counts]
     found = shifts(["score"], scores[at_ms < recent_from_ms], scores[at_ms >= recent_from_ms])
-    for signals, before, after in readings:
-        found += shifts(signals, before, after)
+    for recording in clean:
+        good = np.ones(len(recording.at_ms), bool) if recording.labels is None else ~recording.labels
+        recent = recording.at_ms >= recent_from_ms
+        names = [f"{recording.asset} {signal}" for signal in recording.signals]
+        found += shifts(names, recording.values[good & ~recent], recording.values[good & recent])
     return found
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -24,7 +23,7 @@ from stream.commands.console import bar, plain
 from stream.commands.train import cut, keep, train_one
 from stream.comparing import measure
 from stream.errors import BrokerError, ConfigError
-from stream.hindsight import Stretch, marked, read_past
+from stream.hindsight import Said, Stretch, marked, read_past, said_of
 from stream.history import bound, read_topic
 from stream.orders import order_of, send
 from stream.retraining import Tally, drift, is_better, tally
@@ -66,6 +65,7 @@ class Retrained:
     left_out_rows: int
     rows: int
     drifted: tuple[Shift, ...]
+    said: Said
     version: str = ""
     serving: Tally | None = None
     candidate: Tally | None = None
@@ -147,12 +147,13 @@ def retrain(
     # windows that begin before a fault see it too, and what is over takes a window to be gone
     clean = [marked(held, past, margin_ms=grace_ms) for held in watched]
     before = measure(plan, detector, now, watched)
-    found = drift(before, [_parts(held, cut_ms) for held in clean], recent_from_ms=cut_ms)
+    found = drift(before, clean, recent_from_ms=cut_ms)
     told = Retrained(
         detector=detector,
         rows=sum(len(held.at_ms) for held in clean),
         left_out_rows=sum(int(held.labels.sum()) for held in clean if held.labels is not None),
         drifted=tuple(shift for shift in found if shift.drifted),
+        said=said_of(past),
     )
     if wish.if_drifted and not told.drifted:
         return replace(told, why="nothing has drifted")
@@ -167,7 +168,7 @@ def retrain(
     better, why = is_better(tallies[0], tallies[1], days * settings.false_alarms_per_day)
     if registry.tells_faults_apart(settings.kind):  # its score says that it is a fault, its worth is to say which
         better, why = False, f"{why}; which fault it is only people can judge: headrace models compare"
-    keep(plan, detector, "", artifact, why=f"retrained: {why}")
+    keep(plan, detector, "", artifact, why=f"retrained: {why}", labels=asdict(told.said))
     promoted = better and wish.promote
     _decide(plan, detector, artifact.version, why, models, kafka if wish.notify else None, promote=promoted)
     return replace(told, version=artifact.version, serving=tallies[0], candidate=tallies[1], promoted=promoted, why=why)
@@ -212,14 +213,6 @@ def _until(recording: Recording, cut_ms: int) -> Recording:
     return cut(recording, first=int((recording.at_ms < cut_ms).sum()))
 
 
-def _parts(recording: Recording, cut_ms: int) -> tuple[tuple[str, ...], Any, Any]:
-    """Signals, and the rows that nothing is known against, before and after."""
-    good = ~recording.labels if recording.labels is not None else recording.at_ms == recording.at_ms
-    early = recording.at_ms < cut_ms
-    names = tuple(f"{recording.asset} {signal}" for signal in recording.signals)
-    return names, recording.values[good & early], recording.values[good & ~early]
-
-
 def _show(told: Retrained, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(told)))
@@ -229,6 +222,7 @@ def _show(told: Retrained, *, as_json: bool) -> None:
         f"{told.detector}: {told.left_out_rows} of {told.rows} readings were alarmed or labelled and are left out; "
         f"drifted: {plain(', '.join(shift.name for shift in told.drifted[:8]) or 'nothing')}"
     )
+    console.print(f"labels: {plain(_in_words(told.said))}")
     if told.serving is not None and told.candidate is not None:
         table = Table("", "version", "labelled faults found", "labelled false alarms raised", "held-back: false alarms",
                       box=None)  # fmt: skip
@@ -245,3 +239,11 @@ def _show(told: Retrained, *, as_json: bool) -> None:
             f"{told.version} is a candidate ({plain(told.why)}); workers let it score beside what serves; then: "
             f"headrace models promote {told.detector} {told.version}"
         )
+
+
+def _in_words(said: Said) -> str:
+    faults = ", ".join(f"{count} {fault}" for fault, count in said.faults.items())
+    return (
+        f"{said.true} true{f' ({faults})' if faults else ''}, {said.false_alarms} false alarms; "
+        f"{said.unjudged} alerts that nobody has judged"
+    )

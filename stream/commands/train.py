@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -85,10 +86,11 @@ def run_cold(plan_path: Path, *, period_s: float, only: Sequence[str] = ()) -> N
         console.print(f"{name}: {where}", highlight=False)
 
 
-def keep(plan: Plan, name: str, asset: str, artifact: Artifact, *, why: str = "") -> Path:
+def keep(plan: Plan, name: str, asset: str, artifact: Artifact, *, why: str = "", **said: Any) -> Path:
     """Save what was trained where the plan says; the folder.
 
-    In the store it serves if nothing did, and else is a candidate. Raises ``ConfigError``, ``StoreError``.
+    In the store it serves if nothing did, and else is a candidate; ``said`` is kept with it. Raises ``ConfigError``,
+    ``StoreError``.
     """
     if not (model := plan.stored(name)):
         path = plan.artifact_path(name, asset or None)
@@ -99,7 +101,7 @@ def keep(plan: Plan, name: str, asset: str, artifact: Artifact, *, why: str = ""
                 f"detectors.{name}.artifact: {path}: {error.strerror or error}; what was there before is as it was"
             ) from None
     settings, store = from_environment(ModelsSettings), plan.open_store()
-    version = store.add(model, artifact, why=why, by=settings.by, signer=settings.signer())
+    version = store.add(model, artifact, why=why, by=settings.by, signer=settings.signer(), **said)
     serving = store.now(model).serving
     if not serving:
         store.decide(model, "promote", serving=version, why="the first", by=settings.by)

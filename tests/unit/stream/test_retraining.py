@@ -13,11 +13,11 @@ from models.evaluate import Matching
 from stream.commands.retrain import watch
 from stream.comparing import Measured
 from stream.errors import BrokerError
-from stream.hindsight import Stretch, marked, stretches
+from stream.hindsight import Said, Stretch, marked, said_of, stretches
 from stream.labels import Label
 from stream.records import Alert
 from stream.report.outcome import Incident
-from stream.retraining import Tally, is_better, tally
+from stream.retraining import Tally, drift, is_better, tally
 from stream.sources.json import timestamp
 
 START_MS = 1_764_000_000_000
@@ -116,6 +116,41 @@ def test_alarms_are_counted_by_what_people_said() -> None:
     none = Matching(faults=0, alarms=0, found=(), missed=(), false_alarms=(), watched_ms=0)
     held = Measured("v", 1.0, none, (), np.zeros(0), alarms)
     assert tally(held, past, held_back_from_ms=START_MS + 70_000, grace_ms=3000) == Tally("v", 1, 2, 1, 1, 2)
+
+
+def test_what_people_said_is_counted() -> None:
+    past = stretches(
+        [alert("p", 20, 30), alert("p", 60, 65), alert("p", 90, None)],
+        [
+            label("p", 20, 22, "true", alert="p-20", fault="leak"),
+            label("q", 10, 20, "true", fault="leak"),
+            label("q", 30, 40, "true"),
+            label("p", 60, 65, "false_alarm", alert="p-60"),
+        ],
+    )
+    assert said_of(past) == Said(true=3, false_alarms=1, unjudged=1, faults={"leak": 2})
+
+
+def drifted(held: Recording, past: list[Stretch], scores: np.ndarray[Any, Any]) -> list[str]:
+    none = Matching(faults=0, alarms=0, found=(), missed=(), false_alarms=(), watched_ms=0)
+    keys = tuple(("p", at_ms) for at_ms in held.at_ms.tolist())
+    found = drift(Measured("v", 1.0, none, keys, scores), [marked(held, past)], recent_from_ms=START_MS + 1_500_000)
+    return [shift.name for shift in found if shift.drifted]
+
+
+def test_a_fault_is_no_drift_and_what_stays_is() -> None:
+    rng = np.random.default_rng(1)
+    held = recording(rows=2000)
+    held.values[:, 0] = rng.normal(size=2000)
+    scores = rng.gamma(4.0, 0.1, 2000)
+    fault = slice(1600, 1900)
+    held.values[fault] += 5.0
+    scores[fault] *= 3.0
+    assert drifted(held, [], scores) == ["score", "p x"]
+    assert drifted(held, stretches([alert("p", 1600, 1899)], []), scores) == []
+    assert drifted(held, stretches([], [label("p", 1600, 1899, "true")]), scores) == []
+    excused = stretches([alert("p", 1600, 1899)], [label("p", 1600, 1899, "false_alarm", alert="p-1600")])
+    assert drifted(held, excused, scores) == ["score", "p x"]  # normal is not what it was
 
 
 @pytest.mark.parametrize(
