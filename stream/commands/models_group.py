@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-Decorator = Callable[[Any], Any]
+from stream.commands.options import asset_column, examples, explained, plan, time_column
 
 
-def models_group(
-    main: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]
-) -> None:
+def models_group(main: click.Group) -> None:
     """Add the group ``models``, and ``retrain``, to ``main``, with their options and explanations."""
-    _retrain(main, plan, explained, examples)
+    _retrain(main)
     detector = click.argument("detector")
     why = click.option("--why", default="", help="In your words, for the history.")
     notify = click.option(
@@ -59,8 +56,8 @@ def models_group(
     @click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path))
     @click.option("--version", "versions", multiple=True, help="Two of them; by default what serves and the candidate.")
     @click.option("--live", is_flag=True, help="What the workers found on the readings that come (`models shadow`).")
-    @click.option("--time-column", help="Column that holds the time, where its name does not tell.")
-    @click.option("--asset-column", help="Column that tells assets apart; else every file is one asset.")
+    @time_column
+    @asset_column
     @plan
     @as_json
     @explained
@@ -167,7 +164,7 @@ headrace models compare pump-forecast --live
         run_keygen(private)
 
 
-def _retrain(main: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]) -> None:
+def _retrain(main: click.Group) -> None:
     @main.command("retrain")
     @click.argument("detector")
     @click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path))
@@ -192,8 +189,8 @@ def _retrain(main: click.Group, plan: Decorator, explained: Decorator, examples:
     )
     @click.option("--notify/--no-notify", default=True, help="Tell the workers; else only the store is changed.")
     @click.option("--seed", default=0, show_default=True)
-    @click.option("--time-column", help="Column that holds the time, where its name does not tell.")
-    @click.option("--asset-column", help="Column that tells assets apart; else every file is one asset.")
+    @time_column
+    @asset_column
     @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
     @explained
     @examples("""

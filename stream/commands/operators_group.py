@@ -10,15 +10,13 @@ from typing import Any
 
 import click
 
-Decorator = Callable[[Any], Any]
+from stream.commands.options import examples, explained, plan
 
 
-def operators_groups(
-    main: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]
-) -> None:
+def operators_groups(main: click.Group) -> None:
     """Add what operators use to ``main``, with its options and explanations."""
-    _follow_and_read(main, plan, explained, examples)
-    _maintenance(main, plan, explained, examples)
+    _follow_and_read(main)
+    _maintenance(main)
 
 
 _BY = click.option("--by", default=getpass.getuser, show_default="your user name", help="Who does it.")
@@ -34,9 +32,7 @@ _WAIT = click.option(
 _ALERT = click.argument("alert")
 
 
-def _follow_and_read(
-    main: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]
-) -> None:
+def _follow_and_read(main: click.Group) -> None:
     def following(function: Any) -> Any:
         for option in (
             click.option("--until-end", is_flag=True, help="Stop at the end of the topic instead of waiting for more."),
@@ -110,11 +106,11 @@ headrace alerts history 3fa9
 
         run_history(plan_path, alert, as_json=as_json)
 
-    _actions(alerts, plan, explained, examples)
+    _actions(alerts)
 
 
-def _actions(alerts: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]) -> None:
-    def add(name: Any, text: str, example: str, *options: Decorator) -> None:
+def _actions(alerts: click.Group) -> None:
+    def add(name: Any, text: str, example: str, *options: Callable[[Any], Any]) -> None:
         def run(alert: str, plan_path: Path, by: str, comment: str, wait_s: float, for_: str | None = None) -> None:
             from stream.commands.operators import run_action  # noqa: PLC0415
 
@@ -186,9 +182,7 @@ headrace alerts label pump-17 true --fault cavitation --since 2026-11-25T06:00:0
         )
 
 
-def _maintenance(
-    main: click.Group, plan: Decorator, explained: Decorator, examples: Callable[[str], Decorator]
-) -> None:
+def _maintenance(main: click.Group) -> None:
     @main.group()
     def maintenance() -> None:
         """Maintenance windows: alerts open in them all the same, are marked, and nobody is told."""

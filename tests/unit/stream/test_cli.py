@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -13,7 +14,7 @@ from stream.cli import main
 from stream.deadletters import Letter
 from stream.settings import Plan
 
-COMMANDS = ["demo", "check", "train", "worker", "replay", "backtest", "alerts"]
+COMMANDS = ["demo", "check", "train", "worker", "replay", "backtest", "alerts", "evaluate", "choose", "tune", "augment"]
 
 
 def test_help_comes_in_under_a_second_and_imports_nothing_heavy() -> None:
@@ -34,6 +35,14 @@ def test_each_command_explains_itself_with_examples(command: str) -> None:
     done = CliRunner().invoke(main, [command, "--help"])
     assert done.exit_code == 0
     assert f"  headrace {command}" in done.output.split("Examples:")[1]
+
+
+def test_evaluate_offers_every_suite() -> None:
+    from models.suites.running import SUITES
+
+    (suites,) = [option for option in main.commands["evaluate"].params if option.name == "suites"]
+    assert isinstance(suites.type, click.Choice)
+    assert set(suites.type.choices) == set(SUITES)
 
 
 def test_a_plan_that_is_not_there_is_told_in_a_line(tmp_path: Path) -> None:
