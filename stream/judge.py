@@ -207,7 +207,7 @@ def _evidence(lane: Lane, scored: Scored, slots: Int32, at_ms: Int64, values: Fl
     nothing: Bool = np.zeros(len(slots), dtype=bool)
     return Scores(
         detector=lane.detector,
-        kind=lane.settings.kind,
+        kind=lane.artifact.manifest.detector,
         model_version=lane.artifact.version,
         names=tuple([lane.names[slot] for slot in slots[first].tolist()]),
         asset=np.cumsum(first, dtype=np.int32) - np.int32(1),

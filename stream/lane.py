@@ -232,7 +232,7 @@ def open_lane(
         columns=columns,
         all_columns=np.array_equal(columns, np.arange(len(column))),
         rules=rules_of(settings, artifact),
-        identity=Identity(site, detector, settings.kind, artifact.version, artifact.class_names),
+        identity=Identity(site, detector, artifact.manifest.detector, artifact.version, artifact.class_names),
         longest_ms=longest_ms,
         windows=None if stepper else WindowState(artifact.window, signals),
         carried=stepper.begin() if stepper else None,
@@ -242,13 +242,17 @@ def open_lane(
 
 
 def rules_of(settings: DetectorSettings, artifact: Artifact) -> Rules:
-    """The rules of a detector in the plan, with the threshold of its artifact unless the plan says one."""
+    """The rules of a detector in the plan, with the threshold of its artifact unless the plan says one.
+
+    What the detector begins as says once that something is new, not for how long: nothing waits for it to last.
+    """
+    waits = not settings.is_young(artifact.manifest.detector)
     threshold = settings.threshold
     if threshold is None:
         threshold = artifact.threshold(settings.false_alarms_per_day)
     return Rules(
         threshold=threshold,
-        on_delay_ms=milliseconds(settings.on_delay_s),
+        on_delay_ms=milliseconds(settings.on_delay_s) if waits else 0,
         off_delay_ms=milliseconds(settings.off_delay_s),
         deadband=settings.deadband,
         update_every_ms=milliseconds(settings.update_every_s),

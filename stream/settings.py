@@ -197,6 +197,9 @@ class DetectorSettings(_Strict):
     artifact               folder of the trained artifact; ``{asset}`` in it means a model of its own for every asset.
                            ``store:`` or ``store:NAME`` is what serves under the detector's name, or that one, in the
                            model store (``models.store``)
+    begins_as              a kind that needs no history (``novelty``): it is at work while the store has no version of
+                           this detector, and a model of ``kind`` is grown from what arrives (``stream.growing``)
+    period_s               how far apart readings come, for what begins without history
     hop                    score every how many readings
     false_alarms_per_day   what the operator accepts, for one asset and this detector
     threshold              overrides what calibration says
@@ -215,6 +218,8 @@ class DetectorSettings(_Strict):
     assets: tuple[str, ...] = ("*",)
     signals: tuple[str, ...] = ()
     artifact: str
+    begins_as: Name | None = None
+    period_s: Annotated[float, Field(gt=0, le=86400)] | None = None
     hop: Annotated[int, Field(ge=1, le=100_000)] = 1
     gaps: GapSettings = GapSettings()
     false_alarms_per_day: Annotated[float, Field(gt=0, le=10_000)] = 1.0
@@ -240,7 +245,26 @@ class DetectorSettings(_Strict):
             raise ValueError("assets: name at least one pattern, such as '*'")
         if self.is_stored and self.one_model_per_asset:
             raise ValueError("artifact: a model of the store serves all assets of its detector, without {asset}")
+        self._check_beginning()
         return self
+
+    def _check_beginning(self) -> None:
+        if self.begins_as is None:
+            if self.period_s is not None:
+                raise ValueError("period_s: only with begins_as; what is trained takes its period from its readings")
+            return
+        if self.begins_as not in registry.names() or not registry.begins_cold(self.begins_as):
+            raise ValueError(f"begins_as: {self.begins_as!r} is of no use without history; novelty is")
+        if self.kind in registry.inspectors():
+            raise ValueError(f"begins_as: {self.kind} reads pictures, {self.begins_as} does not")
+        if not self.is_stored:
+            raise ValueError('begins_as: what takes over later is a version of the store: write artifact = "store:"')
+        if not self.signals:
+            raise ValueError("signals: name them; begins_as has no history to take them from")
+        if self.period_s is None:
+            raise ValueError("period_s: say how far apart readings come; begins_as has no history to take it from")
+        if self.threshold is not None and self.begins_as != self.kind:
+            raise ValueError(f"threshold: one for {self.kind} means nothing to {self.begins_as}: leave it out")
 
     @property
     def one_model_per_asset(self) -> bool:
@@ -251,6 +275,14 @@ class DetectorSettings(_Strict):
     def is_stored(self) -> bool:
         """Whether its artifact is in the model store."""
         return self.artifact.startswith(STORED)
+
+    def is_young(self, kind: str) -> bool:
+        """Whether a model of ``kind`` is what the detector begins as, with another to come."""
+        return kind == self.begins_as and kind != self.kind
+
+    def takes(self, kind: str) -> bool:
+        """Whether a model of ``kind`` may be at work as this detector."""
+        return kind in (self.kind, self.begins_as)
 
     def watches(self, asset: str) -> bool:
         """Whether an asset matches one of the patterns."""

@@ -1,7 +1,9 @@
 """The artifacts that serve a plan, loaded before the first reading comes, and versions of the store that come later.
 
 A detector has one artifact for all its assets, or, where its path holds ``{asset}``, one for each asset that has a
-folder. A damaged artifact stops the start: a plant must not learn later that it was not watched.
+folder. A damaged artifact stops the start: a plant must not learn later that it was not watched. One that the store has
+no version of yet begins as what the plan says (``begins_as``); that is made of the plan alone, the same on every
+worker, and lies in no store.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 
 from models import artifact as artifacts
 from models.artifact import Artifact
+from models.beginning import untrained
 from models.errors import InvalidArtifact, ModelError, StoreError
 from models.signing import Verifier
 from stream.errors import ConfigError
@@ -36,6 +39,7 @@ class Shelf:
         self._versions: dict[tuple[str, str], Artifact] = {}
         self._fleet: dict[str, Artifact] = {}
         self._single: dict[tuple[str, str], Artifact] = {}
+        self._beginnings = {name: begun(name, held) for name, held in plan.detectors.items() if held.begins_as}
         for name, settings in plan.detectors.items():
             if settings.is_stored:
                 self._fleet[name] = self._stored(name)
@@ -69,10 +73,13 @@ class Shelf:
             exercise(held)
 
     def version(self, detector: str, version: str) -> Artifact | None:
-        """A version that was fetched, or that serves since the start; None if there is none."""
+        """A version that was fetched, serves since the start, or is a beginning; None if there is none."""
         held = self._fleet.get(detector)
         if held is not None and held.version == version:
             return held
+        begins = self._beginnings.get(detector)
+        if begins is not None and begins.version == version:
+            return begins
         return self._versions.get((detector, version))
 
     def fetch(self, detector: str, version: str) -> Artifact:
@@ -86,7 +93,7 @@ class Shelf:
             raise StoreError(f"detectors.{detector}.artifact: a folder; only versions of the store can be exchanged")
         held = self.store.load(self._plan.stored(detector), version)
         settings = self._plan.detectors[detector]
-        if held.detector.name != settings.kind:
+        if not settings.takes(held.detector.name):
             raise InvalidArtifact(f"{detector} {version}: a {held.detector.name!r}, the plan says {settings.kind!r}")
         if settings.signals and set(settings.signals) != set(held.signals):
             raise InvalidArtifact(
@@ -110,6 +117,10 @@ class Shelf:
             served = list(dict.fromkeys(decision.serving for decision in reversed(history) if decision.serving))
         except ModelError as error:
             raise ConfigError(f"detectors.{name}.artifact: {error}") from None
+        if not served and name in self._beginnings:
+            begins = self._beginnings[name]
+            _log.info("detectors.%s: the store has no version: it begins as %s", name, begins.detector.name)
+            return begins
         if not served:
             raise ConfigError(
                 f"detectors.{name}.artifact: nothing serves as {model!r} in {self.store.url}; "
@@ -152,7 +163,7 @@ class Shelf:
 
     @staticmethod
     def _checked(name: str, settings: DetectorSettings, path: str, held: Artifact) -> Artifact:
-        if held.detector.name != settings.kind:
+        if not settings.takes(held.detector.name):
             raise ConfigError(
                 f"detectors.{name}.kind: {settings.kind!r}, but {path} holds a {held.detector.name!r}; train it again"
             )
@@ -162,6 +173,17 @@ class Shelf:
                 f"{', '.join(held.signals)}; train it again"
             )
         return held
+
+
+def begun(name: str, settings: DetectorSettings) -> Artifact:
+    """What a detector begins as; the same settings give the same version. Raises ``ConfigError``."""
+    assert settings.begins_as is not None  # noqa: S101 (asked only where the plan says so)
+    assert settings.period_s is not None  # noqa: S101 (the plan was checked)
+    config = settings.config if settings.begins_as == settings.kind else {}
+    try:
+        return untrained(settings.begins_as, signals=settings.signals, period_s=settings.period_s, config=config)
+    except ValueError as error:
+        raise ConfigError(f"detectors.{name}.config: {error}") from None
 
 
 def exercise(held: Artifact) -> None:

@@ -138,7 +138,7 @@ class Swap:
         """Tell of versions that are at work in a partition."""
         serving, candidate = served.wanted
         _log.info("partition %d: %s serves %s from offset %d on", partition, detector, serving, offset)
-        self._metrics.switched(detector, self._plan.detectors[detector].kind, serving)
+        self._metrics.switched(detector, self._kind(detector, serving), serving)
         self._say(
             Message(
                 action="switched",
@@ -150,6 +150,10 @@ class Swap:
                 offset=offset,
             )
         )
+
+    def _kind(self, detector: str, version: str) -> str:
+        held = self._shelf.version(detector, version)
+        return self._plan.detectors[detector].kind if held is None else held.manifest.detector
 
     async def _see_to(self, detector: str) -> None:
         """Load what is asked for, if that is not what is wanted already."""

@@ -175,7 +175,7 @@ def _table(plan: Plan, shelf: Shelf) -> Table:
         gap_ms = longest_gap_ms(settings, artifact)
         table.add_row(
             name,
-            settings.kind,
+            artifact.manifest.detector,
             ", ".join(settings.assets),
             str(len(artifact.signals)),
             f"{artifact.window} rows of {artifact.period_s:g} s",

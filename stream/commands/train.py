@@ -13,12 +13,13 @@ from rich.table import Table
 from models import registry
 from models.artifact import Artifact
 from models.base import Progress, no_progress
+from models.beginning import untrained
 from models.datasets import Recording, read
 from models.diagnosis import train_classifier
 from models.errors import TrainingError
 from models.inspection import train_inspector
 from models.pictures import read_folder
-from models.train import train, untrained
+from models.train import train
 from stream.commands.console import bar
 from stream.errors import ConfigError
 from stream.history import read_topic
