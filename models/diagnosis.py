@@ -40,6 +40,8 @@ def train_classifier(
 ) -> Artifact:
     """Train on recordings whose ``faults`` say what was going on; those without count as normal throughout.
 
+    Rows that ``labels`` calls wrong though no fault is named are left out: they are neither normal nor of a known kind.
+
     Arguments as of ``models.train.train``. Raises ``TrainingError`` naming the remedy, ``ValueError`` for a config that
     cannot be.
     """
@@ -107,11 +109,14 @@ def diagnose(artifact: Artifact, values: npt.NDArray[np.floating[Any]]) -> list[
 
 
 def _stretches(recording: Recording, names: Sequence[str], max_gap_s: float) -> list[_Stretch]:
-    """Cut a recording at gaps: values (row, signal) and the name of what was going on in each row."""
+    """Cut a recording at gaps and at what is of no known kind.
+
+    Values (row, signal) of each stretch, and (row,) the name of what was going on.
+    """
     values = columns_of(recording, names)
     told = np.full(len(values), NORMAL) if recording.faults is None else recording.faults
-    everything = np.ones(len(values), bool)
-    return [(values[rows], told[rows]) for rows in unbroken(recording.at_ms, everything, max_gap_s)]
+    known = np.ones(len(values), bool) if recording.labels is None else ~recording.labels | (told != NORMAL)
+    return [(values[rows], told[rows]) for rows in unbroken(recording.at_ms, known, max_gap_s)]
 
 
 def _split(held: Sequence[Labelled], window: int) -> tuple[list[Labelled], list[Labelled]]:

@@ -6,6 +6,7 @@ kept       what a label calls a false alarm, alert and all: that it is normal is
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,12 @@ from stream.labels import Label
 from stream.reader import read_records
 from stream.records import Alert, Bool, Int64
 from stream.settings import KafkaSettings, Plan
+from stream.topics import list_topics
 
 if TYPE_CHECKING:
     from models.datasets import Recording
+
+_log = logging.getLogger(__name__)
 
 #: The end of what is not over.
 _OPEN_MS: Final = 253_402_300_799_999
@@ -50,10 +54,15 @@ class Stretch:
 
 
 def read_past(kafka: KafkaSettings, plan: Plan) -> list[Stretch]:
-    """What the alert topic and the labels topic hold. Raises ``BrokerError``."""
-    alerts = [alert for alert in follow(kafka, plan.topics.alerts, from_start=True, until_end=True) if alert]
+    """What the alert topic and the labels topic hold; one that there is not holds nothing. Raises ``BrokerError``."""
+    there = list_topics(kafka)
+    if absent := {plan.topics.alerts, plan.topics.labels} - there:
+        _log.warning("there is no topic %s: it leaves nothing out", " and no topic ".join(sorted(absent)))
+    alerts: list[Alert] = []
+    if plan.topics.alerts in there:
+        alerts = [alert for alert in follow(kafka, plan.topics.alerts, from_start=True, until_end=True) if alert]
     labels: dict[str, Label] = {}
-    for records in read_records(kafka, plan.topics.labels):
+    for records in read_records(kafka, plan.topics.labels) if plan.topics.labels in there else ():
         for record in records:
             key = (record.key or b"").decode(errors="replace")
             labels.pop(key, None)
@@ -92,16 +101,21 @@ def stretches(alerts: Iterable[Alert], labels: Iterable[Label]) -> list[Stretch]
     return sorted(said, key=lambda held: (held.start_ms, held.asset, held.what))
 
 
-def marked(recording: Recording, past: Sequence[Stretch], margin_ms: int = 0) -> Recording:
+def marked(
+    recording: Recording, past: Sequence[Stretch], margin_ms: int = 0, *, keep_onsets: bool = False
+) -> Recording:
     """A recording whose ``labels`` are all that must not be learnt, ``margin_ms`` around it too, and ``faults`` what
     was going on. What a recording says itself stays said. A false alarm's own rows are kept, whatever lies around them.
+
+    keep_onsets  keep what leads to a fault that is named: whoever learns to name it sees it begin
     """
     mine = [held for held in past if held.asset == recording.asset]
     labels = np.zeros(len(recording.at_ms), bool) if recording.labels is None else recording.labels.copy()
     faults = recording.faults
     for held in mine:
         if held.what != "false_alarm":
-            wide = replace(held, start_ms=held.start_ms - margin_ms, end_ms=held.end_ms + margin_ms)
+            lead_ms = 0 if keep_onsets and held.fault else margin_ms
+            wide = replace(held, start_ms=held.start_ms - lead_ms, end_ms=held.end_ms + margin_ms)
             labels |= wide.holds(recording.at_ms)
     for held in mine:
         if held.what == "false_alarm" and not any(_overlap(held, other) for other in mine if other.what == "fault"):

@@ -104,9 +104,14 @@ def ensure_bridge_topics(kafka: KafkaSettings, topics: TopicSettings, state: str
 
 def reachable(kafka: KafkaSettings, *, timeout_s: float = 5.0) -> int:
     """How many topics this user sees on the cluster. Raises ``BrokerError`` like ``ensure_topics``."""
+    return len(list_topics(kafka, timeout_s=timeout_s))
+
+
+def list_topics(kafka: KafkaSettings, *, timeout_s: float = 15.0) -> set[str]:
+    """The topics that this user sees on the cluster. Raises ``BrokerError`` like ``ensure_topics``."""
     admin = _connect(kafka, timeout_s)
     try:
-        return len(admin.list_topics())
+        return set(admin.list_topics())
     except (errors.KafkaError, OSError) as error:
         raise BrokerError(f"Kafka at {kafka.bootstrap} does not list its topics: {_say(error)}") from error
     finally:

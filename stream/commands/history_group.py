@@ -55,6 +55,8 @@ def train(
     """Train the plan's detectors on clean history (CSV, Parquet, or a stretch of the topic) and write their artifacts.
 
     A column `fault` names what was wrong in a row: a fault_classifier learns from it, the others leave such rows out.
+    Of the topic, everything while an alert was open is left out, and what a label calls a fault; a fault_classifier
+    learns those that labels name.
     Where the plan's input is pictures, name folders that hold a folder for each kind, the good ones in `good`.
 
     The history is split in the order of time: to learn from, to stop early by, and to set the threshold by.

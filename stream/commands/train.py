@@ -19,9 +19,10 @@ from models.diagnosis import train_classifier
 from models.errors import TrainingError
 from models.inspection import train_inspector
 from models.pictures import read_folder
-from models.train import train
+from models.train import infer_period_s, train
 from stream.commands.console import bar
 from stream.errors import ConfigError
+from stream.hindsight import Stretch, marked, read_past
 from stream.history import read_topic
 from stream.settings import DetectorSettings, KafkaSettings, ModelsSettings, Plan, from_environment, load_plan
 
@@ -48,13 +49,15 @@ def run_train(
         console = Console()
         console.print(_summary(plan, train_inspectors(plan, data, only=only, seed=seed, console=console)))
         return
+    past: Sequence[Stretch] = ()
     if topic_range is not None:
-        recordings = read_topic(from_environment(KafkaSettings), plan, *topic_range)
+        kafka = from_environment(KafkaSettings)
+        recordings, past = read_topic(kafka, plan, *topic_range), read_past(kafka, plan)
     else:
         recordings = [held for path in data for held in read(path, time_column=time_column, asset_column=asset_column)]
     recordings = [cut(held, first=first) for held in recordings]
     console = Console()
-    trained = train_plan(plan, recordings, only=only, seed=seed, console=console)
+    trained = train_plan(plan, recordings, past, only=only, seed=seed, console=console)
     console.print(_summary(plan, trained))
     for name in only or plan.detectors:
         if plan.detectors[name].is_stored:
@@ -133,12 +136,13 @@ def cut(recording: Recording, *, first: int | None = None, skip: int = 0) -> Rec
 def train_plan(
     plan: Plan,
     recordings: Sequence[Recording],
+    past: Sequence[Stretch] = (),
     *,
     only: Sequence[str] = (),
     seed: int = 0,
     console: Console | None = None,
 ) -> list[tuple[str, str, Path, Artifact]]:
-    """Train the plan's detectors and save each artifact where the plan says.
+    """Train the plan's detectors and save each artifact where the plan says. ``past``: what must not pass for normal.
 
     Returns (detector, asset or "", folder, artifact) for each. Raises ``TrainingError`` naming the detector.
     """
@@ -158,7 +162,7 @@ def train_plan(
                 progress.update(current, completed=step, total=total, note=note)
 
             try:
-                artifact = train_one(settings, chosen, seed=seed, progress=report)
+                artifact = train_one(settings, _marked(settings, chosen, past), seed=seed, progress=report)
             except TrainingError as error:
                 raise TrainingError(f"detectors.{name}{f' for {asset}' if asset else ''}: {error}") from None
             done.append((name, asset, keep(plan, name, asset, artifact), artifact))
@@ -180,6 +184,17 @@ def train_one(
         max_gap_s=float("inf") if settings.gaps.policy == "keep" else settings.gaps.longer_than_s,
         progress=progress,
     )
+
+
+def _marked(settings: DetectorSettings, recordings: Sequence[Recording], past: Sequence[Stretch]) -> list[Recording]:
+    """What was alarmed or is labelled is no normal history, nor is a window's length around it."""
+    if not past:
+        return list(recordings)
+    names = settings.signals or recordings[0].signals
+    window = registry.create(settings.kind, signals=len(names), config=settings.config).window
+    margin_ms = round(1000 * (window * infer_period_s(recordings) + settings.on_delay_s))
+    apart = registry.tells_faults_apart(settings.kind)
+    return [marked(held, past, margin_ms, keep_onsets=apart) for held in recordings]
 
 
 def train_inspectors(

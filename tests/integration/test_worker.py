@@ -221,6 +221,13 @@ def test_training_on_a_stretch_of_the_topic_gives_the_artifact_of_the_files(
     assert from_topic["calibration"] == from_file["calibration"]
     assert from_topic["version"] == from_file["version"]
 
+    wrong = ["--since", timestamp(int(recording.at_ms[700])), "--until", timestamp(int(recording.at_ms[799]))]
+    run(worker, "alerts", "label", "pump-1", "true", *wrong, "--plan", str(plan))
+    run(worker, "train", "--from-topic", *bounds, "--plan", str(plan))
+    without = json.loads((tmp_path / "trained" / "manifest.json").read_text())
+    rows = [sum(manifest["rows"].values()) for manifest in (from_topic, without)]
+    assert rows[0] - rows[1] >= 100  # nothing that people called wrong is learnt
+
 
 def test_a_broken_start_is_told_in_one_line(own_plan: Path, kafka: KafkaSettings, tmp_path: Path) -> None:
     def start(plan: Path, bootstrap: str) -> str:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from models.artifact import load
 from models.base import NORMAL, UNKNOWN
 from models.datasets import Recording, read
 from models.detectors.fault_classifier import Config
-from models.diagnosis import diagnose, train_classifier
+from models.diagnosis import _stretches, diagnose, train_classifier
 from models.errors import TrainingError
 from models.measures.classes import ClassTable
 from models.train import score_series
@@ -69,6 +71,16 @@ def test_recordings_that_name_no_fault_are_refused():
         train_classifier([recording("leak", 0)])
     with pytest.raises(TrainingError, match="no recording"):
         train_classifier([])
+
+
+def test_what_was_wrong_without_a_name_is_neither_normal_nor_of_a_kind():
+    held = recording("leak", 1)
+    faults = np.where(np.arange(400) < 200, NORMAL, "leak")
+    labels = faults != NORMAL
+    labels[:50] = True
+    ((values, told),) = _stretches(replace(held, faults=faults, labels=labels), held.signals, 5.0)
+    assert len(values) == 350
+    assert told.tolist() == [NORMAL] * 150 + ["leak"] * 200
 
 
 def test_classes_begin_with_normal_and_leave_unknown_free():

@@ -87,6 +87,12 @@ def test_a_labelled_fault_is_left_out_though_nothing_alarmed_and_has_its_name() 
     assert held.faults[39:46].tolist() == ["normal", *["leak"] * 5, "normal"]
 
 
+def test_who_learns_to_name_a_fault_sees_it_begin_and_nothing_of_what_nobody_judged() -> None:
+    past = stretches([alert("p", 70, 75)], [label("p", 40, 44, "true", fault="leak"), label("p", 20, 22, "true")])
+    held = marked(recording(), past, margin_ms=3000, keep_onsets=True)
+    assert left_out(held) == [*range(17, 26), *range(40, 48), *range(67, 79)]
+
+
 def test_a_true_alert_that_goes_on_after_its_label_is_left_out_to_its_end() -> None:
     past = stretches([alert("p", 20, 70)], [label("p", 20, 25, "true", alert="p-20", fault="leak")])
     assert left_out(marked(recording(), past)) == list(range(20, 71))
