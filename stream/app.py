@@ -59,6 +59,7 @@ class NoTables(TableManager):
 class App(faust.App):
     """Faust's application, which starts and stops the publisher and the web server around the consumer.
 
+    others   reads what other workers say of alerts, for those who are told of them
     beside   what runs from start to stop on the event loop; an error in one of them ends the application
     """
 
@@ -69,6 +70,7 @@ class App(faust.App):
     snapshots: Snapshots | None = None
     changelog: Changelog | None = None
     control: ControlReader | None = None
+    others: ControlReader | None = None
     swap: Swap | None = None
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     overdue: Callable[[], None] | None = None
@@ -84,7 +86,8 @@ class App(faust.App):
             await self.control.start()  # what operators have said holds for the first batch
         if self.swap is not None:
             await self.swap.settle()
-        self._running = [self.add_future(work()) for work in self.beside]
+        beside = self.beside if self.others is None else (*self.beside, self.others.run)
+        self._running = [self.add_future(work()) for work in beside]
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -108,8 +111,9 @@ class App(faust.App):
             await self.snapshots.stop()
         if self.changelog is not None:
             await self.changelog.stop()
-        if self.control is not None:
-            await self.control.stop()
+        for reader in (self.control, self.others):
+            if reader is not None:
+                await reader.stop()
         await self.publisher.stop()
         await self.web_server.stop()
 
@@ -131,6 +135,7 @@ def create_app(
     changelog: Changelog | None = None,
     board: Board | None = None,
     control: ControlReader | None = None,
+    others: ControlReader | None = None,
     acting: Acting | None = None,
     make_swap: Callable[[Callable[..., Awaitable[Any]], Callable[[], object]], Swap] | None = None,
 ) -> App:
@@ -138,9 +143,10 @@ def create_app(
 
     Without ``changelog``, or where the worker's settings want no snapshots, the state is in memory only, and a batch is
     acknowledged when the sinks have its output. ``board`` is what the live page shows; without one there is no page.
-    ``control`` reads the control topics, which it has handlers for; ``acting`` takes what operators do on the page.
-    ``make_swap`` makes, of what runs beside the
-    batches and what is to be called when other versions are wanted, what exchanges models; that takes snapshots.
+    ``control`` reads the control topics, which it has handlers for; ``others`` reads what other workers publish, with
+    handlers of its own, and nothing waits for it; ``acting`` takes what operators do on the page. ``make_swap`` makes,
+    of what runs beside the batches and what is to be called when other versions are wanted, what exchanges models; that
+    takes snapshots.
     """
     app = _configured(kafka, worker)
     app.publisher = publisher
@@ -157,7 +163,7 @@ def create_app(
         if board is not None:
             board.settle(await belt.beside(pipeline.names), still_open)
 
-    app.changelog = changelog
+    app.changelog, app.others = changelog, others
     app.beside = (partial(_beat, health, metrics),)
     if control is not None:
         _listen(app, control, plan, pipeline, belt, metrics)

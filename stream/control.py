@@ -85,7 +85,9 @@ class _Topic:
 class ControlReader:
     """Reads control topics. Say what to do with each (``handle``), then ``start``, then let ``run`` go on.
 
+    about     what the topics are, for the log
     start_s   how long ``start`` may take; what is not read by then is read by ``run``
+    back_s    how far back the topics are read, by when their records were written; None: from their beginning
     bury      takes dead letters; called while ``buries`` says that this worker is the one to do it, as each has read
               the record
     """
@@ -95,14 +97,20 @@ class ControlReader:
         kafka: KafkaSettings,
         *,
         metrics: Observer,
+        about: str = "control topics",
+        client_id: str = "headrace-control",
         start_s: float = 15.0,
+        back_s: float | None = None,
         bury: Callable[[Sequence[DeadLetter]], Awaitable[object]] | None = None,
         buries: Callable[[], bool] = lambda: True,
         consumer: Callable[..., Any] = AIOKafkaConsumer,
     ) -> None:
         self._kafka = kafka
         self._metrics = metrics
+        self._about = about
+        self._client_id = client_id
         self._start_s = start_s
+        self._back_s = back_s
         self.bury = bury
         self.buries = buries
         self._make = consumer
@@ -147,10 +155,10 @@ class ControlReader:
             async with asyncio.timeout(self._start_s):
                 await self._catch_up()
         except TimeoutError:
-            _log.error("control topics: not read to their end within %g s; reading on beside the work", self._start_s)
+            _log.error("%s: not read to their end within %g s; reading on beside the work", self._about, self._start_s)
             await self._disconnect()  # it may be half connected
         except (errors.KafkaError, OSError) as error:
-            _log.error("control topics: %s; trying again beside the work", _say(error))
+            _log.error("%s: %s; trying again beside the work", self._about, _say(error))
             await self._disconnect()
         return self.ready.is_set()
 
@@ -167,7 +175,7 @@ class ControlReader:
                 attempt = 0
             except (errors.KafkaError, OSError, TimeoutError) as error:
                 if attempt == 0:
-                    _log.warning("control topics: %s; trying again", _say(error))
+                    _log.warning("%s: %s; trying again", self._about, _say(error))
                 self._metrics.reconnects()
                 await self._disconnect()
                 pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(attempt, 10), _LONGEST_PAUSE_S)
@@ -188,7 +196,7 @@ class ControlReader:
         consumer = self._make(
             *self._topics,
             **self._kafka.client_options(),
-            client_id="headrace-control",
+            client_id=self._client_id,
             group_id=None,  # every worker reads all of it
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -200,9 +208,23 @@ class ControlReader:
         for place, offset in self._next.items():
             if place in partitions:
                 consumer.seek(place, offset)
+        if self._back_s is not None:
+            await self._pass_over(consumer, [place for place in partitions if place not in self._next], self._back_s)
         if self._ends is None:
             self._ends = await consumer.end_offsets(partitions)
             await self._see_whether_ready()
+
+    async def _pass_over(self, consumer: Any, partitions: Sequence[TopicPartition], back_s: float) -> None:
+        """Begin with what was written in the last ``back_s`` seconds."""
+        since_ms = round((time.time() - back_s) * 1000)
+        if not partitions:
+            return
+        found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+        ends = await consumer.end_offsets(partitions)
+        for place in partitions:
+            written = found.get(place)
+            self._next[place] = ends[place] if written is None else written.offset
+            consumer.seek(place, self._next[place])
 
     async def _take(self) -> None:
         """Take what there is now, or wait for a moment."""
@@ -258,7 +280,7 @@ class ControlReader:
                 async with asyncio.timeout(5.0):
                     await consumer.stop()
             except (errors.KafkaError, OSError, TimeoutError) as error:
-                _log.warning("control topics: the consumer did not stop in order: %s", _say(error))
+                _log.warning("%s: the consumer did not stop in order: %s", self._about, _say(error))
 
 
 def _decoded(topic: _Topic, record: RawRecord, *, live: bool) -> Control[Any]:

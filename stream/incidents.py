@@ -59,9 +59,24 @@ def group(alerts: Iterable[Alert], lines: Mapping[str, LineSettings]) -> list[In
     held = sorted(alerts, key=lambda alert: (alert.onset, alert.id))
     found = []
     for name, line in lines.items():
-        mine = [alert for alert in held if any(fnmatchcase(alert.asset, pattern) for pattern in line.assets)]
+        mine = [alert for alert in held if holds(line, alert.asset)]
         found += [_incident(name, line, together) for together in _together(mine, round(line.within_s * 1000))]
     return found
+
+
+def holds(line: LineSettings, asset: str) -> bool:
+    """Whether an asset is of a line."""
+    return any(fnmatchcase(asset, pattern) for pattern in line.assets)
+
+
+def severity_rank(alert: Alert) -> int:
+    """0 for the mildest."""
+    return _SEVERITIES.index(alert.severity)
+
+
+def look_first(incident: Incident) -> str:
+    """The likely first cause in words: an asset, and its signal where one stands out."""
+    return f"{incident.first_asset} ({incident.first_signal})" if incident.first_signal else incident.first_asset
 
 
 def _together(alerts: Sequence[Alert], within_ms: int) -> list[list[Alert]]:

@@ -19,13 +19,14 @@ from stream.app import App, create_app
 from stream.assembly import Image
 from stream.changelog import Changelog
 from stream.cli import installed_version
-from stream.control import ControlReader
+from stream.control import Control, ControlReader
 from stream.controlwriter import ControlWriter
+from stream.incidentbook import IncidentBook
 from stream.page.acting import Acting
 from stream.partition import Restored
 from stream.pipeline import Pipeline
 from stream.publish import Publisher
-from stream.records import Output, RawRecord
+from stream.records import Alert, Output, RawRecord
 from stream.redact import redact, secrets_of
 from stream.settings import (
     KafkaSettings,
@@ -39,6 +40,7 @@ from stream.settings import (
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink
+from stream.sinks.control_metrics import Aside
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.page import PageSettings, PageSink
@@ -55,6 +57,8 @@ from stream.web import Health
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE_BYTES: Final = 32 << 20
+#: What other workers have said of alerts is read so far back: one that is open is published again within minutes.
+_ALERTS_BACK_S: Final = 2 * 86400.0
 
 _log = logging.getLogger(__name__)
 
@@ -124,20 +128,24 @@ def build(
     shelf.warm()
     metrics.loaded(_serving(shelf))
     health.models_loaded = True
+    incidents = IncidentBook(plan.lines)
     sinks: list[Sink] = [KafkaSink(kafka, plan.topics, site=plan.site)]
     if influx.url:
         sinks.append(InfluxSink(influx, site=plan.site))
     if alertmanager.urls:
-        sinks.append(AlertmanagerSink(alertmanager))
+        sinks.append(AlertmanagerSink(alertmanager, incidents=incidents))
     if webhook.urls:
-        sinks.append(WebhookSink(webhook))
+        sinks.append(WebhookSink(webhook, incidents=incidents))
     sinks.append(PrometheusSink(metrics))
     token = page.token.get_secret_value()
-    board = page.board(site=plan.site, units=plan.units) if page.enabled else None
+    board = page.board(site=plan.site, units=plan.units, incidents=incidents) if page.enabled else None
     if board is not None:
         sinks.append(PageSink(board))
     ensure_topics(kafka, plan.topics)
     control = ControlReader(kafka, metrics=metrics.control, start_s=worker.control_s)
+    others = None
+    if plan.lines and (alertmanager.urls or webhook.urls or board is not None):
+        others = others_alerts(kafka, plan, incidents, metrics)
     pipeline = pipeline_of(plan, shelf)
 
     def make_swap(beside: Callable[..., Awaitable[Any]], changed: Callable[[], object]) -> Swap:
@@ -165,9 +173,28 @@ def build(
         changelog=Changelog(kafka, plan.topics.state),
         board=board,
         control=control,
+        others=others,
         acting=Acting(token, plan.topics, ControlWriter(kafka)) if token else None,
         make_swap=None if shelf.store is None else make_swap,
     )
+
+
+def others_alerts(kafka: KafkaSettings, plan: Plan, incidents: IncidentBook, metrics: Metrics) -> ControlReader:
+    """What reads the alert topic into ``incidents``: a line's assets are on several workers."""
+    reader = ControlReader(
+        kafka,
+        metrics=Aside(metrics.control),
+        about="other workers' alerts",
+        client_id="headrace-alerts",
+        back_s=_ALERTS_BACK_S,
+    )
+
+    def take(held: Control[Alert]) -> None:
+        if held.value is not None:
+            incidents.take([held.value])
+
+    reader.handle("alerts", plan.topics.alerts, Alert, take)
+    return reader
 
 
 def _build_from_environment(settings: WorkerSettings) -> App:

@@ -22,7 +22,7 @@ from stream.actions import Action, Deed
 from stream.commands.console import plain
 from stream.errors import BrokerError, ConfigError
 from stream.follow import follow
-from stream.incidents import group
+from stream.incidents import group, look_first
 from stream.labels import HIGHEST, Label, factor
 from stream.reader import read_records
 from stream.records import Alert, to_json
@@ -139,11 +139,6 @@ def run_action(
     alert = line.find(alert_id)
     if alert.state == "resolved":
         raise ConfigError(f"alert {alert.id[:SHOWN]} of {alert.asset} is resolved since {alert.resolved}: label it")
-    if alert.detector == "stale":
-        raise ConfigError(
-            f"alert {alert.id[:SHOWN]} says that {alert.asset} sends nothing: it resolves when that does; "
-            f"`headrace maintenance start {alert.asset}` keeps it from people"
-        )
     done = checked(
         Action,
         id=uuid.uuid4().hex,
@@ -201,7 +196,7 @@ def run_label(
         comment=comment,
     )
     answer = None
-    waits = alert.state != "resolved" and alert.detector != "stale"
+    waits = alert.state != "resolved"
     if waits:
         answer = line.answered(line.topics.labels, label.key, to_json(label), label.at, wait_s)
     else:
@@ -269,8 +264,7 @@ def run_incidents(plan_path: Path, *, everything: bool, as_json: bool) -> None:
         return
     table = Table("line", "since", "severity", "look first at", "alerts", "assets", box=None)
     for held in shown:
-        signal = f" ({held.first_signal})" if held.first_signal else ""
-        look = plain(f"{held.first_asset}{signal}, alert {held.first[:SHOWN]}")
+        look = plain(f"{look_first(held)}, alert {held.first[:SHOWN]}")
         table.add_row(held.line, held.since, held.severity, look, str(len(held.alerts)), plain(", ".join(held.assets)))
     Console().print(table)
 

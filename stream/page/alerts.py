@@ -49,6 +49,10 @@ class AlertBook:
         """The newest of an alert, by its id."""
         return self._open.get(alert) or self._resolved.get(alert)
 
+    def all(self) -> list[Alert]:
+        """The newest of each."""
+        return [*self._open.values(), *self._resolved.values()]
+
     def open(self) -> list[Alert]:
         """Those that are open: the worst first, of equals the newest."""
         newest_first = sorted(self._open.values(), key=lambda alert: (alert.opened, alert.id), reverse=True)

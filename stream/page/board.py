@@ -15,6 +15,8 @@ import numpy as np
 
 from models.base import KINDS
 from stream.decide import BAND_SIGMAS
+from stream.incidentbook import IncidentBook
+from stream.incidents import Incident
 from stream.page.alerts import AlertBook
 from stream.page.listing import STATES, Listed, Listing
 from stream.page.recent import Array, History, Recent
@@ -25,6 +27,8 @@ from stream.sinks.columns import seven_digits
 ALERTS_KEPT: Final = 2000
 ALERTS_SHOWN: Final = 100
 ASSETS_SHOWN: Final = 500
+INCIDENTS_SHOWN: Final = 20
+MEMBERS_SHOWN: Final = 25
 _RATE_S: Final = 10.0
 _FRESH_S: Final = 30.0
 
@@ -64,6 +68,7 @@ class Board:
 
     most_assets  how many assets are listed
     most_bytes   what the drawings' memory may take
+    incidents    of the plan's lines; other workers' alerts come into it as well
     clock, wall  seconds that only go forward; seconds since 1970
     """
 
@@ -74,6 +79,7 @@ class Board:
         units: Mapping[str, str] | None = None,
         most_assets: int = 20_000,
         most_bytes: int = 64 << 20,
+        incidents: IncidentBook | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +87,7 @@ class Board:
         self._units = dict(units or {})
         self._clock = clock
         self._wall = wall
+        self._incidents = incidents or IncidentBook({})
         self.listing = Listing(most_assets)
         self.alerts = AlertBook(ALERTS_KEPT)
         self.recent = Recent(most_bytes)
@@ -98,6 +105,7 @@ class Board:
             self.alerts.take(alert)
             if alert.state == "open":
                 self.recent.follow(alert.asset)
+        self._incidents.take(output.alerts)
         if readings := output.counts.get("readings", 0):
             self._count(readings, now_s)
 
@@ -111,6 +119,7 @@ class Board:
         self.recent.keep_only(assets)
         for alert in still_open:
             self.alerts.take(alert)
+            self._incidents.take([alert])
 
     def overview(self, *, query: str = "", state: str = "") -> dict[str, Any]:
         """What is open, how many assets are in which state, and the first of those whose name has ``query`` in it."""
@@ -132,6 +141,7 @@ class Board:
             "full": self.listing.full,
             "alerts": list(alerts[:ALERTS_SHOWN]),
             "more_alerts": max(len(alerts) - ALERTS_SHOWN, 0),
+            "incidents": [self._told(held) for held in self._open_incidents()],
             "assets": [_entry(listed, row) for row in shown.tolist()],
             "more_assets": len(matching) - len(shown),
         }
@@ -158,6 +168,34 @@ class Board:
             "more_alerts": max(len(alerts) - ALERTS_SHOWN, 0),
         }
         return answer, [Drawn(held, held.model_version, held.columns(since_ms)) for held in histories]
+
+    def _open_incidents(self) -> list[Incident]:
+        """Those of more than one alert: the worst first, of equals the newest."""
+        held = [one for one in self._incidents.incidents() if one.state == "open" and len(one.alerts) > 1]
+        newest_first = sorted(held, key=lambda incident: incident.since, reverse=True)
+        return sorted(newest_first, key=lambda incident: STATES.index(incident.severity))[:INCIDENTS_SHOWN]
+
+    def _told(self, incident: Incident) -> dict[str, Any]:
+        """An incident with its alerts: the likely first cause, then by onset. ``elsewhere``: other workers' assets."""
+        members = self._incidents.members(incident)
+        members.sort(key=lambda alert: (alert.id != incident.first, alert.onset, alert.id))
+        shown = members[:MEMBERS_SHOWN]
+        return {
+            "id": incident.id,
+            "line": incident.line,
+            "severity": incident.severity,
+            "since": incident.since,
+            "first": incident.first,
+            "first_asset": incident.first_asset,
+            "first_signal": incident.first_signal,
+            "assets": len(incident.assets),
+            "alerts": shown,
+            "more_alerts": len(members) - len(shown),
+            "elsewhere": sorted({alert.asset for alert in shown if not self._is_here(alert.asset)}),
+        }
+
+    def _is_here(self, asset: str) -> bool:
+        return asset in self.listing or bool(self.alerts.of(asset))
 
     def _count(self, readings: int, now_s: float) -> None:
         self._readings += readings

@@ -1,10 +1,11 @@
 """Alerts straight to Prometheus' Alertmanager, which groups, routes, silences and tells people.
 
 One Alertmanager alert for each open alert of Headrace: its labels are who it is (alertname ``HeadraceAlert``, site,
-asset, detector, kind, severity), its annotations what is known now (score, threshold, causes, ...). As Alertmanager
-expects of its clients, what is open is sent again every ``resend_every_s`` with an ``endsAt`` three such times ahead,
-so that the alerts of a worker that died end by themselves unless another takes over; what is resolved is sent with the
-``endsAt`` of its resolution. Severity is a label, for routes go by it: where an alert becomes worse, the milder ends.
+asset, detector, kind, severity, and its line if the plan has one for it), its annotations what is known now (score,
+threshold, causes, incident, where to look first, ...). As Alertmanager expects of its clients, what is open is sent
+again every ``resend_every_s`` with an ``endsAt`` three such times ahead, so that the alerts of a worker that died end
+by themselves unless another takes over; what is resolved is sent with the ``endsAt`` of its resolution. Severity is a
+label, for routes go by it: where an alert becomes worse, the milder ends.
 
 The sink is not essential: ``write`` only notes what has changed, and a task for each Alertmanager posts it. They are
 told independently, as a cluster of them wants it (they remove what they have twice); one that is away costs the others
@@ -31,6 +32,8 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.errors import SinkRefused, SinkUnavailable
+from stream.incidentbook import IncidentBook
+from stream.incidents import Incident, look_first
 from stream.records import Alert, Output
 from stream.settings import with_secret_file
 from stream.sinks.trust import trusting
@@ -118,6 +121,7 @@ class _Target:
 class AlertmanagerSink:
     """Keeps the alerts that are open, and posts what changes and, again and again, what is open.
 
+    incidents   of the plan's lines; this worker's alerts are put there before they are told
     clock   seconds since 1970, for the times that Alertmanager is given
     stop_s  how long ``stop`` tries to tell what has changed
 
@@ -130,9 +134,15 @@ class AlertmanagerSink:
     spooled_bytes = 0  # what is open is sent again in any case: nothing is worth a disk
 
     def __init__(
-        self, settings: AlertmanagerSettings, *, clock: Callable[[], float] = time.time, stop_s: float = 5.0
+        self,
+        settings: AlertmanagerSettings,
+        *,
+        incidents: IncidentBook | None = None,
+        clock: Callable[[], float] = time.time,
+        stop_s: float = 5.0,
     ) -> None:
         self._settings = settings
+        self._incidents = incidents or IncidentBook({})
         self._clock = clock
         self._stop_s = stop_s
         self._open: dict[str, Alert] = {}
@@ -167,6 +177,7 @@ class AlertmanagerSink:
 
     async def write(self, output: Output) -> None:
         """Note the transitions; never waits."""
+        self._incidents.take(output.alerts)
         for alert in output.alerts if self._targets else ():
             before = self._open.pop(alert.id, None)
             if before is not None and before.severity != alert.severity:
@@ -178,7 +189,9 @@ class AlertmanagerSink:
 
     def reopen(self, alerts: Iterable[Alert]) -> None:
         """Replace what is known of open alerts: after a restart or a rebalance, when others may tell of some."""
-        self._open = {alert.id: alert for alert in alerts if alert.told}
+        held = list(alerts)
+        self._incidents.take(held)
+        self._open = {alert.id: alert for alert in held if alert.told}
         for target in self._targets:
             for key, (alert, ended) in list(target.waiting.items()):
                 if not ended and alert.id not in self._open:
@@ -292,6 +305,8 @@ class AlertmanagerSink:
                 now=self._clock(),
                 lives_s=_LIVES * self._settings.resend_every_s,
                 link=self._settings.link,
+                line=self._incidents.line(alert.asset),
+                incident=self._incidents.of(alert),
             )
             for (_, severity), (alert, ended) in batch.items()
         ]
@@ -305,8 +320,21 @@ class AlertmanagerSink:
             await asyncio.sleep(min(seconds, 0.25))
 
 
-def body(alert: Alert, severity: str, *, ended: bool, now: float, lives_s: float, link: str = "") -> dict[str, Any]:
+def body(
+    alert: Alert,
+    severity: str,
+    *,
+    ended: bool,
+    now: float,
+    lives_s: float,
+    link: str = "",
+    line: str = "",
+    incident: Incident | None = None,
+) -> dict[str, Any]:
     """One alert as Alertmanager's API v2 takes it.
+
+    The line is a label, for Alertmanager groups by labels, and it stays what it is; which incident the alert is part of
+    may become another while alerts that began earlier come to be known, so it is an annotation.
 
     Times are the plant's as far as Alertmanager can use them: none lies ahead of ``now``, for a plant's clock may run
     ahead and a recording's lies behind, and an alert whose end is past counts as resolved.
@@ -320,6 +348,7 @@ def body(alert: Alert, severity: str, *, ended: bool, now: float, lives_s: float
         "detector": alert.detector,
         "kind": alert.kind,
         "severity": severity,
+        "line": line,
     }
     causes = ", ".join(f"{cause.signal} {cause.share:.0%}" for cause in alert.causes if cause.share >= _WORTH_TELLING)
     annotations = {
@@ -336,6 +365,9 @@ def body(alert: Alert, severity: str, *, ended: bool, now: float, lives_s: float
         "last_seen": alert.last_seen,
         "model_version": alert.model_version,
         "alert_id": alert.id,
+        "incident": "" if incident is None else incident.id,
+        "incident_alerts": "" if incident is None else str(len(incident.alerts)),
+        "look_first": "" if incident is None else look_first(incident),
     }
     return {
         "labels": {name: value for name, value in labels.items() if value},

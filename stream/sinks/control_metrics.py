@@ -44,3 +44,13 @@ class ControlMetrics:
     def reconnects(self) -> None:
         """The topics could not be read, and are asked for again."""
         self._reconnects.inc()
+
+
+class Aside:
+    """The same for topics that are read beside these and that nothing waits for: ``metrics`` but for ``ready``."""
+
+    def __init__(self, metrics: ControlMetrics) -> None:
+        self.expected, self.took, self.reconnects = metrics.expected, metrics.took, metrics.reconnects
+
+    def ready(self, done: bool) -> None:
+        """Nobody waits for it."""

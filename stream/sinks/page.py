@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stream.incidentbook import IncidentBook
 from stream.page.board import Board
 from stream.records import Output
 from stream.settings import with_secret_file
@@ -50,9 +51,10 @@ class PageSettings(BaseSettings):
             raise ValueError(f"token: at least {SHORTEST_TOKEN} characters, such as `openssl rand -hex 16` gives")
         return self
 
-    def board(self, *, site: str, units: Mapping[str, str]) -> Board:
+    def board(self, *, site: str, units: Mapping[str, str], incidents: IncidentBook | None = None) -> Board:
         """The memory of the page of a plant, of this size."""
-        return Board(site=site, units=units, most_assets=self.assets, most_bytes=self.memory_mb << 20)
+        most_bytes = self.memory_mb << 20
+        return Board(site=site, units=units, most_assets=self.assets, most_bytes=most_bytes, incidents=incidents)
 
 
 class PageSink:

@@ -1,8 +1,8 @@
 """Alerts to any address that takes a POST: a chat room, a ticket system, a pager. Signed as Standard Webhooks has it.
 
-One POST for each thing that people should know: an alert opened, became worse, alarmed again, was acknowledged, or is
-over. Plain updates are not sent, nor is what is shelved or suppressed. The body is JSON: ``type`` (``alert.open``, and
-so on), ``timestamp``, ``text`` for people, which chat rooms show as it is, and ``data``, the alert as on its topic.
+One POST for each thing that people should know (``stream.sinks.news``). The body is JSON: ``type`` (``alert.open``, and
+so on), ``timestamp``, ``text`` for people, which chat rooms show as it is, ``data``, the alert as on its topic, and,
+where the alert is of a line of the plan, ``incident``, as ``headrace incidents --json`` prints it.
 
 Signature (https://www.standardwebhooks.com): ``webhook-id`` (the same for each attempt, and in a replay),
 ``webhook-timestamp`` (epoch seconds of the attempt) and ``webhook-signature``: ``v1,`` and the base64 of HMAC-SHA256
@@ -30,48 +30,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import aiohttp
-import msgspec
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.errors import SinkRefused, SinkUnavailable
+from stream.incidentbook import IncidentBook
 from stream.records import Alert, Output
 from stream.settings import with_secret_file
+from stream.sinks.news import FIELDS, TEMPLATE, News, Per, Post
 
 _log = logging.getLogger(__name__)
 
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 (what all of them begin with)
 _SHORTEST_KEY: Final = 16
-_WORTH_TELLING: Final = 0.01
 _MAX_BACKOFF_S: Final = 60.0
 _LONGEST_RETRY_AFTER_S: Final = 3600.0
-#: What a transition is called, by the newest event of the alert's life; the others are not sent.
-TYPES: Final = {
-    "open": "alert.open",
-    "major": "alert.worse",
-    "critical": "alert.worse",
-    "re_alarm": "alert.again",
-    "shelf_over": "alert.again",
-    "unshelve": "alert.again",
-    "ack": "alert.acknowledged",
-    "resolved": "alert.resolved",
-    "resolve": "alert.resolved",
-}
-_WORDS: Final = {
-    "alert.open": "{severity}",
-    "alert.worse": "now {severity}",
-    "alert.again": "still {severity}",
-    "alert.acknowledged": "acknowledged by {by}",
-    "alert.resolved": "resolved",
-}
-TEMPLATE: Final = "{what}: {asset} ({detector}): {causes}, {times} times its threshold at {peak_at}{comment} {link}"
-_FIELDS: Final = frozenset(
-    {"what", "asset", "site", "detector", "severity", "state", "causes", "diagnosis", "peak", "threshold", "times"}
-    | {"peak_at", "onset", "last_seen", "by", "comment", "link", "id"}
-)
 
 
 class WebhookSettings(BaseSettings):
@@ -82,8 +57,11 @@ class WebhookSettings(BaseSettings):
                     them, or any text of 16 characters and more; the file that it is in, in its place
     template        of ``text``; filled in are ``{what}``, ``{asset}``, ``{site}``, ``{detector}``, ``{severity}``,
                     ``{state}``, ``{causes}``, ``{diagnosis}``, ``{peak}``, ``{threshold}``, ``{times}``, ``{peak_at}``,
-                    ``{onset}``, ``{last_seen}``, ``{by}``, ``{comment}``, ``{link}``, ``{id}``
+                    ``{onset}``, ``{last_seen}``, ``{by}``, ``{comment}``, ``{incident}``, ``{link}``, ``{id}``
     link            where a person finds out more; ``{asset}``, ``{detector}`` and ``{site}`` are filled in
+    per             what one message is about: an ``alert``; or an ``incident``: of its alerts the first is told, what
+                    is worse than those before, what somebody does, and the end of the last. Alerts of no line of the
+                    plan (``[lines.NAME]``) are told each by itself in any case
     timeout_s       for one request
     held_posts      that wait for an address that is away; beyond, the oldest are dropped, and counted
     """
@@ -95,6 +73,7 @@ class WebhookSettings(BaseSettings):
     secret_file: Path | None = None
     template: str = TEMPLATE
     link: str = ""
+    per: Per = "alert"
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     held_posts: Annotated[int, Field(ge=100)] = 10_000
 
@@ -108,7 +87,7 @@ class WebhookSettings(BaseSettings):
         if self.urls and len(self.key()) < _SHORTEST_KEY:
             raise ValueError(f"secret: at least {_SHORTEST_KEY} bytes; `openssl rand -base64 32` makes one")
         for name, text, known in (
-            ("template", self.template, _FIELDS),
+            ("template", self.template, FIELDS),
             ("link", self.link, {"site", "asset", "detector"}),
         ):
             try:
@@ -130,14 +109,6 @@ class WebhookSettings(BaseSettings):
             raise ValueError("secret: what follows whsec_ is no base64") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
-    """One thing to tell: its id and its body."""
-
-    id: str
-    body: bytes
-
-
 @dataclass(slots=True)
 class _Target:
     """An address and what it has yet to be told; the oldest first."""
@@ -155,6 +126,7 @@ class _Target:
 class WebhookSink:
     """Queues what people should know, and posts it.
 
+    incidents   of the plan's lines; this worker's alerts are put there before anybody is told of them
     clock   seconds since 1970, for the signature
     stop_s  how long ``stop`` tries to send what waits
 
@@ -166,14 +138,20 @@ class WebhookSink:
     spooled_bytes = 0
 
     def __init__(
-        self, settings: WebhookSettings, *, clock: Callable[[], float] = time.time, stop_s: float = 5.0
+        self,
+        settings: WebhookSettings,
+        *,
+        incidents: IncidentBook | None = None,
+        clock: Callable[[], float] = time.time,
+        stop_s: float = 5.0,
     ) -> None:
         self._settings = settings
         self._key = settings.key()
         self._clock = clock
         self._stop_s = stop_s
         self._targets = [_Target(url) for url in settings.urls.split(",") if url]
-        self._told: dict[str, int] = {}  # of alerts that people know of: how many events of its life
+        self._incidents = incidents or IncidentBook({})
+        self._news = News(settings.template, settings.link, settings.per, self._incidents)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
@@ -197,8 +175,9 @@ class WebhookSink:
 
     async def write(self, output: Output) -> None:
         """Queue what people should know; never waits."""
+        self._incidents.take(output.alerts)
         for alert in output.alerts if self._targets else ():
-            post = self._news(alert)
+            post = self._news.post(alert)
             for target in self._targets if post is not None else ():
                 if len(target.waiting) >= self._settings.held_posts:
                     target.waiting.popleft()
@@ -208,7 +187,9 @@ class WebhookSink:
 
     def reopen(self, alerts: Iterable[Alert]) -> None:
         """After a restart or a rebalance: people have been told of these, by whoever had them."""
-        self._told = {alert.id: len(alert.life) for alert in alerts if alert.told}
+        held = list(alerts)
+        self._incidents.take(held)
+        self._news.reopen(held)
 
     async def stop(self) -> None:
         """Send what waits, within ``stop_s`` seconds."""
@@ -226,31 +207,6 @@ class WebhookSink:
             _log.warning("webhook: stopped with %d posts not sent", self.held_lines)
         if self._session is not None:
             await self._session.close()
-
-    def _news(self, alert: Alert) -> Post | None:
-        """What people should be told of a transition; None where there is nothing."""
-        events = len(alert.life)
-        known = self._told.get(alert.id)
-        if alert.state == "resolved":
-            self._told.pop(alert.id, None)
-            if known is None:  # shelved or suppressed from its beginning: nobody knows of it
-                return None
-        elif not alert.told:
-            return None
-        else:
-            self._told[alert.id] = events
-        if known == events:
-            return None
-        happened = next((event for event in reversed(alert.life[known or 0 :]) if event.what in TYPES), None)
-        if known is None:
-            kind = "alert.open"
-        elif happened is None:
-            return None
-        else:
-            kind = TYPES[happened.what]
-        text = told(alert, kind, self._settings.template, self._settings.link)
-        body = {"type": kind, "timestamp": alert.resolved or alert.last_seen, "text": text, "data": alert}
-        return Post(f"{alert.id}:{alert.sequence}", msgspec.json.encode(body))
 
     async def _send_on(self, target: _Target, session: aiohttp.ClientSession) -> None:
         """Until stopped and sent."""
@@ -325,34 +281,6 @@ def signature(key: bytes, post_id: str, at_s: int, body: bytes) -> str:
     """
     signed = b".".join((post_id.encode(), str(at_s).encode(), body))
     return f"v1,{base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()}"
-
-
-def told(alert: Alert, kind: str, template: str, link: str) -> str:
-    """A transition in words."""
-    causes = [f"{cause.signal} {cause.share:.0%}" for cause in alert.causes if cause.share >= _WORTH_TELLING][:3]
-    likeliest = f"{alert.diagnosis[0].fault} ({alert.diagnosis[0].probability:.0%})" if alert.diagnosis else ""
-    newest = next((event for event in reversed(alert.life) if event.by), None)
-    by = newest.by if newest else ""
-    names = {"site": alert.site, "asset": alert.asset, "detector": alert.detector}
-    comment = f" ({newest.comment})" if newest and newest.comment else ""
-    return template.format(
-        **names,
-        what=_WORDS[kind].format(severity=alert.severity, by=by),
-        severity=alert.severity,
-        state=alert.state,
-        causes=", ".join(causes) or alert.verdict,
-        diagnosis=likeliest,
-        peak=f"{alert.peak:.4g}",
-        threshold=f"{alert.threshold:.4g}",
-        times=f"{alert.peak / alert.threshold:.1f}" if alert.threshold else "?",
-        peak_at=alert.peak_at,
-        onset=alert.onset,
-        last_seen=alert.last_seen,
-        by=by,
-        comment=comment,
-        link=link.format(**{name: quote(value, safe="") for name, value in names.items()}),
-        id=alert.id,
-    ).strip()
 
 
 def _retry_after_s(header: str | None, now_s: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from models.datasets import Recording
 from stream.actions import Action
 from stream.backtest import columns
+from stream.incidentbook import IncidentBook
 from stream.labels import Label
 from stream.page.acting import Acting
 from stream.page.board import Board
@@ -28,8 +29,13 @@ class LivePlant:
         self.pipeline = Pipeline(plan, Shelf(plan))
         self._recordings = recordings
         self.now_ms = min(int(held.at_ms[0]) for held in recordings)
+        self.incidents = IncidentBook(plan.lines)
         self.board = Board(
-            site=site, units=plan.units, clock=lambda: self.now_ms / 1000, wall=lambda: self.now_ms / 1000
+            site=site,
+            units=plan.units,
+            incidents=self.incidents,
+            clock=lambda: self.now_ms / 1000,
+            wall=lambda: self.now_ms / 1000,
         )
         self.health = Health()
         self.health.connected, self.health.partitions, self.health.models_loaded = True, 4, True

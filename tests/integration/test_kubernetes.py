@@ -315,6 +315,7 @@ def test_topics_are_as_the_worker_would_make_them_and_it_may_use_each() -> None:
         assert ("Write" in may["topic", name]) == (name != names.readings), name  # of models they report
     assert {key for key, operations in may.items() if "Read" in operations} == {
         *(("topic", name) for name in (names.readings, names.state, names.actions, names.labels, names.models)),
+        ("topic", names.alerts),  # with lines in the plan
         ("group", KafkaSettings.model_fields["group"].default)
     }  # fmt: skip
 

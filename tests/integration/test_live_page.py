@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from models.datasets import Recording
 from models.evaluate import Event
 from stream.actions import Action
 from stream.labels import Label
+from stream.operating import LineSettings
 from stream.records import Alert, Diagnosis, Output
 from stream.settings import Plan, load_plan
 
@@ -244,6 +246,62 @@ async def sign_on(page: Page, name: str, token: str) -> None:
     await page.wait_for("document.querySelectorAll('.buttons:not([hidden])').length")
 
 
+async def test_alerts_that_came_together_are_one_incident_with_where_to_look_first(
+    page: Page, plan: Plan, make_recording: MakeRecording, make_alert: Callable[..., Alert], tmp_path: Path
+) -> None:
+    line = LineSettings(assets=("mixer-1", "pump-*"), tie_s=2)
+    lined = plan.model_copy(update={"lines": {"north": line}})
+    recordings = [
+        make_recording("pump-1", seed=1, fault=(312, 420)),
+        make_recording("pump-2", seed=2, fault=(300, 420)),
+    ]
+    recordings.append(make_recording("pump-3", seed=3))
+    plant = LivePlant(lined, recordings)
+    plant.play(60)
+    async with serving(plant, page):
+        await page.open(f"{plant.url}/")
+        assert "Nothing is open" in await page.text("#no-alerts")
+        assert await page.evaluate("document.querySelector('#incidents-part').hidden")
+        plant.play(260)
+        members = "document.querySelectorAll('#incidents .alerts > li').length"
+        await page.wait_for(f"{members} === 4")  # two detectors, two pumps
+        assert "Line north: 4 alerts of 2 assets" in await page.text("#incidents h3")
+        assert await page.text("#incidents .first") == "Look first at pump-2: heat. Its alert began first."
+        first = await page.text("#incidents .alerts > li")
+        assert first.startswith("pump-2")
+        assert await page.evaluate("document.querySelectorAll('#alerts li').length") == 0
+        assert await page.text("#no-alerts") == "All that is open is part of the incidents above."
+        assert "look first at pump-2 (heat)" in await page.evaluate("document.querySelector('#announce').textContent")
+
+        # one that another worker has published: it is told of, and cannot be looked at here
+        began = recordings[0].at_ms[290] / 1000
+        stamp = datetime.fromtimestamp(began, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        plant.incidents.take([make_alert(asset="mixer-1", onset=stamp, opened=stamp, last_seen=stamp)])
+        await page.wait_for(f"{members} === 5")
+        assert await page.text("#incidents .first") == "Look first at mixer-1: heat. Its alert began first."
+        assert "Watched by another worker" in await page.text("#incidents .more")
+        assert await page.evaluate("document.querySelector('#incidents .first a').getAttribute('href')") is None
+
+        await page.send("Accessibility.enable")
+        nodes = (await page.send("Accessibility.getFullAXTree"))["nodes"]
+        said = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+        assert any(role == "region" and name.casefold() == "incidents 1" for role, name in said)
+        assert any(role == "heading" and name.startswith("Line north: 5 alerts of 3 assets") for role, name in said)
+        assert any(role == "list" and name.startswith("Line north: 5 alerts") for role, name in said)
+        await page.show_as(1280, 900)
+        picture = await photograph(page, Path(os.environ.get("HEADRACE_PICTURES", tmp_path)) / "page-incident.png")
+        assert picture.size == (1280, 900)
+
+        await page.evaluate("document.querySelector('#incidents .alerts a[href]').focus()")
+        await page.press("Enter")
+        assert await page.text("#asset-name") == "pump-2"
+        await page.wait_for(
+            "document.querySelector('#incidents .alerts a[aria-current]').innerText.startsWith('pump-2')"
+        )
+        plant.play(240)
+        await page.wait_for("document.querySelectorAll('#asset-alerts .told').length === 0")
+
+
 async def test_without_a_token_in_the_settings_the_page_only_shows(page: Page, plant: LivePlant) -> None:
     plant.play(245)
     await page.open(f"{plant.url}/#/asset/pump-2")
@@ -353,7 +411,7 @@ async def test_the_pictures_of_the_readme(page: Page, tmp_path: Path) -> None:
         while not (found := told(plant, faults)):
             assert plant.now_ms < max(event.end_ms for event in faults), "no fault was found"
             plant.play(60)
-        plant.play(300)
+        plant.play(260)
         await page.show_as(1280, 1180)
         await page.evaluate(f"location.hash = '#/asset/{found}'")
         await page.wait_for("document.querySelectorAll('#signals canvas').length === 8")

@@ -1,8 +1,9 @@
-// The left side: counts by state, open alerts, the list of assets.
+// The left side: counts by state, incidents, open alerts, the list of assets.
 
-import { standingOf } from "./act.js";
+import { alertItem, mark, updateAlert } from "./alert.js";
 import { assetLink, h, keyed, say, shape } from "./dom.js";
-import { STATES, causesOf, diagnosisOf, duration, moment, plural, ratio as ratioOf, verdictOf, words } from "./format.js";
+import { STATES, duration, plural, ratio as ratioOf, words } from "./format.js";
+import { drawIncidents } from "./incidents.js";
 
 const $ = (id) => document.getElementById(id);
 const ALWAYS = ["critical", "major", "warning", "normal"];
@@ -11,7 +12,7 @@ const METER = 1.5; // the meter's end: its mark for the threshold is at two thir
 /** Draw an answer of /api/overview. `chosen` is the asset that is looked at, `filter` the state that is listed. */
 export function drawOverview(said, { chosen, filter, onFilter }) {
   drawCounts(said.counts, filter, onFilter);
-  drawAlerts(said, chosen);
+  drawAlerts(said, drawIncidents(said, chosen), chosen);
   drawAssets(said, chosen, filter);
 }
 
@@ -35,44 +36,22 @@ function drawCounts(counts, filter, onFilter) {
   );
 }
 
-function drawAlerts(said, chosen) {
+/** `grouped`: ids of the alerts that are shown as parts of incidents. */
+function drawAlerts(said, grouped, chosen) {
   const total = said.alerts.length + said.more_alerts;
   say($("alerts-count"), total ? total.toLocaleString("en-GB") : "");
-  keyed($("alerts"), said.alerts, (alert) => alert.id, alertItem, (item, alert) => updateAlert(item, alert, said.at_ms, chosen));
+  const alone = said.alerts.filter((alert) => !grouped.has(alert.id));
+  keyed($("alerts"), alone, (alert) => alert.id, alertItem, (item, alert) => updateAlert(item, alert, said.at_ms, chosen));
   const assets = Object.values(said.counts).reduce((sum, count) => sum + count, 0);
-  $("no-alerts").hidden = total > 0;
-  if (total === 0) {
+  $("no-alerts").hidden = alone.length > 0;
+  if (total) {
+    say($("no-alerts"), said.more_alerts ? `${plural(said.more_alerts, "more alert")} not shown.` : "All that is open is part of the incidents above.");
+  } else {
     const text = assets
       ? `${plural(assets, "asset is", "assets are")} watched by ${plural(said.detectors, "detector")}.`
       : "This worker has not judged a reading yet. Assets appear here when their first readings have been scored.";
     $("no-alerts").replaceChildren(...(assets ? [h("strong", { text: "Nothing is open" })] : []), text);
   }
-}
-
-function alertItem(alert) {
-  const link = h("a", { href: assetLink(alert.asset) }, shape(alert.severity), h("span", { class: "who", text: alert.asset }), h("span", { class: "when" }), h("span", { class: "why" }), h("span", { class: "by" }));
-  return h("li", {}, link);
-}
-
-function updateAlert(item, alert, nowMs, chosen) {
-  const link = item.firstElementChild;
-  if (link.dataset.state !== alert.severity) {
-    link.dataset.state = alert.severity;
-    link.firstElementChild.replaceWith(shape(alert.severity));
-  }
-  mark(link, alert.asset === chosen);
-  const opened = Date.parse(alert.opened);
-  const lasts = duration(Date.parse(alert.last_seen) - opened);
-  const line = `${alert.sequence}|${alert.severity}|${lasts}`;
-  if (link.dataset.line === line) return;
-  link.dataset.line = line;
-  const [, , when, why, by] = link.children;
-  say(when, `${moment(opened, nowMs)}, ${lasts}`);
-  const verdict = verdictOf(alert.verdict);
-  const diagnosis = diagnosisOf(alert);
-  say(why, `${causesOf(alert.causes) || "no single cause"}${verdict && `: ${verdict}`}${diagnosis && `; ${diagnosis}`}`);
-  const standing = standingOf(alert, nowMs);
-  say(by, `${STATES[alert.severity]}, ${alert.detector}, peak\u00a0${ratioOf(alert.peak / alert.threshold)}\u00a0×\u00a0threshold${standing && `. ${standing}`}`);
 }
 
 function drawAssets(said, chosen, filter) {
@@ -110,9 +89,4 @@ function drawAssets(said, chosen, filter) {
   else if (!total && $("query").value) notes.push("No asset has that in its name.");
   $("more-assets").hidden = !notes.length;
   say($("more-assets"), notes.join(" "));
-}
-
-function mark(link, chosen) {
-  if (chosen) link.setAttribute("aria-current", "true");
-  else link.removeAttribute("aria-current");
 }

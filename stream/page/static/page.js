@@ -4,6 +4,7 @@ import { drawSign, setUp } from "./act.js";
 import { AssetView } from "./asset.js";
 import { h, say } from "./dom.js";
 import { STATES, causesOf, duration, plural } from "./format.js";
+import { firstOf } from "./incidents.js";
 import { drawOverview } from "./overview.js";
 
 const $ = (id) => document.getElementById(id);
@@ -25,7 +26,8 @@ async function ask(path, parameters) {
   if (answer.status === 404) return null;
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   const said = await answer.json();
-  for (const alert of said.alerts) alert.causes ??= []; // what is empty is left out of a record
+  const members = (said.incidents ?? []).flatMap((incident) => incident.alerts);
+  for (const alert of [...said.alerts, ...members]) alert.causes ??= []; // what is empty is left out of a record
   return said;
 }
 
@@ -60,7 +62,7 @@ function again(work, pauseMs) {
 
 const lookAtAll = again(async () => {
   const said = await ask("/api/overview", { query: $("query").value, state: filter });
-  announce(said.alerts);
+  announce(said.alerts, said.incidents);
   drawOverview(said, { chosen: view?.name ?? null, filter, onFilter: choose });
   drawTrouble(said);
   const open = said.alerts.length + said.more_alerts;
@@ -79,13 +81,15 @@ const lookAtOne = again(async () => {
 }, ASSET_MS);
 
 /** Tell a screen reader of alerts that have opened since the last answer; those that were open at first are on the page. */
-function announce(alerts) {
+function announce(alerts, incidents) {
   const fresh = known === null ? [] : alerts.filter((alert) => !known.has(alert.id));
   known = new Set(alerts.map((alert) => alert.id));
   if (!fresh.length) return;
   const [worst] = fresh;
   const more = fresh.length > 1 ? `, and ${plural(fresh.length - 1, "other alert")}` : "";
-  const text = `New ${STATES[worst.severity]} alert: ${worst.asset}, ${causesOf(worst.causes, 2)}${more}.`;
+  const whole = incidents.find((incident) => incident.alerts.some((alert) => alert.id === worst.id));
+  const part = whole ? ` Part of an incident of line ${whole.line}: look first at ${firstOf(whole)}.` : "";
+  const text = `New ${STATES[worst.severity]} alert: ${worst.asset}, ${causesOf(worst.causes, 2)}${more}.${part}`;
   $("announce").append(h("p", { text }));
   while ($("announce").childElementCount > 5) $("announce").firstElementChild.remove();
 }
@@ -130,7 +134,7 @@ function route(event) {
     window.scrollTo(0, 0);
     $("asset-name").focus({ preventScroll: true });
   } else if (event && before) {
-    const links = [...document.querySelectorAll("#alerts a, #assets a")];
+    const links = [...document.querySelectorAll("#incidents a, #alerts a, #assets a")];
     (links.find((link) => link.getAttribute("href") === `#/asset/${encodeURIComponent(before)}`) ?? $("alerts-heading")).focus();
   }
   lookAtAll();

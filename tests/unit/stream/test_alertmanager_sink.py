@@ -14,6 +14,8 @@ import pytest
 from aiohttp import web
 
 from stream.errors import ConfigError
+from stream.incidentbook import IncidentBook
+from stream.operating import LineSettings
 from stream.records import Alert, Cause, Output, Shelved
 from stream.settings import from_environment
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink, body
@@ -84,6 +86,33 @@ def test_labels_are_who_it_is_and_annotations_what_is_known(make_alert: Callable
     assert made["generatorURL"].endswith("var-asset=pump%201%2F%C3%A4&var-detector=pumps")
     again = body(make_alert(site="north", asset="pump 1/ä", score=9.0), "major", ended=False, now=NOW + 60, lives_s=180)
     assert again["labels"] == made["labels"]
+
+
+async def test_an_alert_of_a_line_is_labelled_so_and_says_where_to_look_first(
+    stub: Stub, make_alert: Callable[..., Alert]
+) -> None:
+    book = IncidentBook({"north": LineSettings(assets=("mixer-1", "pump-1"))})
+    made = AlertmanagerSink(AlertmanagerSettings(urls=stub.url, resend_every_s=1.0), incidents=book, clock=lambda: NOW)
+    await made.start()
+    await made.write(Output(alerts=(make_alert(), make_alert(id="b2", asset="fan-9"))))
+    await until(lambda: len(stub.alerts) == 2)
+    mine, other = stub.alerts
+    assert mine["labels"]["line"] == "north"
+    assert (mine["annotations"]["look_first"], mine["annotations"]["incident_alerts"]) == ("pump-1 (heat)", "1")
+    assert "line" not in other["labels"]
+    assert "incident" not in other["annotations"]
+
+    book.take([make_alert(id="c3", asset="mixer-1", onset="2026-11-23T07:59:00.000Z", causes=())])  # another worker's
+
+    def again() -> list[dict[str, Any]]:
+        return [alert for alert in stub.alerts[2:] if alert["labels"]["asset"] == "pump-1"]
+
+    await until(lambda: bool(again()), 30)
+    newest = again()[0]
+    assert newest["labels"] == mine["labels"]
+    assert (newest["annotations"]["look_first"], newest["annotations"]["incident_alerts"]) == ("mixer-1", "2")
+    assert newest["annotations"]["incident"] != mine["annotations"]["incident"]
+    await made.stop()
 
 
 @pytest.mark.parametrize(

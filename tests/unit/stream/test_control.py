@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import TopicPartition, errors
+from aiokafka.structs import OffsetAndTimestamp
 
 from stream.control import MOST_BYTES, Control, ControlReader
 from stream.records import DeadLetter, Record
@@ -31,6 +33,7 @@ class Broker:
     failures: list[Exception] = field(default_factory=list)
     connections: int = 0
     slow: bool = False
+    written_ms: list[int] = field(default_factory=list)
 
     def __call__(self, *topics: str, **options: Any) -> Broker:
         assert options["group_id"] is None
@@ -54,6 +57,11 @@ class Broker:
 
     def seek(self, place: TopicPartition, offset: int) -> None:
         self.at = offset
+
+    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
+        (since_ms,) = times.values()
+        at = next((at for at, written in enumerate(self.written_ms) if written >= since_ms), None)
+        return dict.fromkeys(times, None if at is None else OffsetAndTimestamp(at, self.written_ms[at]))
 
     async def position(self, place: TopicPartition) -> int:
         return self.at
@@ -100,6 +108,22 @@ class Desk:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("ages_s", "read"), [((900, 500, 10, 5), 2), ((900, 500, 400, 300), 0), ((3, 2, 1, 0), 4)])
+async def test_what_was_written_too_long_ago_is_passed_over_and_what_comes_is_read(
+    ages_s: Sequence[int], read: int
+) -> None:
+    now_ms = round(time.time() * 1000)
+    broker = Broker([note(str(age)) for age in ages_s], written_ms=[now_ms - 1000 * age for age in ages_s])
+    desk = Desk(broker, back_s=100.0)
+    assert await desk.reader.start()
+    broker.records.append(note("live"))
+    broker.failures.append(errors.KafkaConnectionError())  # a new connection goes on where the old one was
+    await desk.until(lambda: len(desk.seen) > read)
+    assert [held.value and held.value.text for held in desk.seen] == [
+        *(str(age) for age in ages_s[len(ages_s) - read :]), "live",
+    ]  # fmt: skip
 
 
 async def test_all_that_is_there_comes_before_the_start_is_over_and_the_rest_live() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from stream.errors import ConfigError
-from stream.incidents import group
+from stream.incidentbook import IncidentBook
+from stream.incidents import Incident, group
 from stream.operating import LineSettings
-from stream.records import Alert
+from stream.page.board import MEMBERS_SHOWN, Board
+from stream.records import Alert, Output
 from stream.settings import parse_plan
 
 LINE = LineSettings(assets=("mixer-*", "pump-1", "filter-1"), within_s=60, tie_s=5)
@@ -72,3 +74,73 @@ def test_a_line_has_assets() -> None:
     table = {"detectors": {"d": {"kind": "ewma", "artifact": "a"}}, "lines": {"north": {"assets": []}}}
     with pytest.raises(ConfigError, match=r"lines\.north\.assets"):
         parse_plan(table)
+
+
+def test_the_book_says_what_whoever_reads_all_alerts_says(made: Callable[..., Alert]) -> None:
+    lines = {"north": LINE, "all": LineSettings(assets=("*",))}
+    alerts = [made("pump-1", 5, 100), made("filter-1", 50), made("mixer-2", 900), made("fan-9", 40)]
+    book = IncidentBook(lines)
+    for alert in reversed(alerts):
+        book.take([alert])
+        book.incidents()  # what is grouped between changes nothing
+    assert book.incidents() == group(alerts, lines)
+    assert (book.line("mixer-2"), book.line("fan-9"), IncidentBook({}).line("fan-9")) == ("north", "all", "")
+    incident = book.of(alerts[1])
+    assert incident is not None
+    assert (incident.line, incident.first_asset) == ("north", "pump-1")
+    assert [alert.id for alert in book.members(incident)] == ["pump-1@5", "filter-1@50", "mixer-2@900"]
+
+
+def test_the_book_knows_the_newest_and_leaves_out_what_nobody_is_told_of(made: Callable[..., Alert]) -> None:
+    book = IncidentBook({"north": LINE})
+    late = made("filter-1", 50, severity="warning")
+    book.take([late, made("pump-1", 5, sequence=4, severity="major"), made("pump-1", 5, sequence=3)])
+    incident = book.of(late)
+    assert incident is not None
+    assert (incident.first_asset, incident.severity) == ("pump-1", "major")
+    book.take([made("pump-1", 5, sequence=5, suppressed="maintenance: spring")])
+    (incident,) = book.incidents()
+    assert (incident.alerts, incident.severity) == (("filter-1@50",), "warning")
+    assert book.of(made("pump-1", 5)) is None
+    book.take([made("pump-1", 5, sequence=6)])
+    assert book.of(late) is not incident
+
+
+def test_the_book_is_bounded_and_those_that_are_over_go_first(made: Callable[..., Alert]) -> None:
+    book = IncidentBook({"north": LINE}, most=3)
+    book.take([made("pump-1", 0)])
+    book.take([made("pump-1", at, at + 1) for at in range(1, 9)])
+    assert [len(incident.alerts) for incident in book.incidents()] == [3]
+    assert book.of(made("pump-1", 0)) is not None
+
+
+def test_the_page_shows_alerts_that_came_together_beneath_their_likely_first_cause(made: Callable[..., Alert]) -> None:
+    book = IncidentBook({"north": LINE})
+    board = Board(incidents=book)
+    board.take(Output(alerts=(made("pump-1", 10, 20), made("filter-1", 15, severity="critical"))))
+    (told,) = board.overview()["incidents"]
+    assert (told["line"], told["severity"], told["first_asset"], told["first_signal"], told["assets"]) == (
+        "north", "critical", "pump-1", "heat", 2,
+    )  # fmt: skip
+    assert [alert.id for alert in told["alerts"]] == ["pump-1@10", "filter-1@15"]
+    assert told["elsewhere"] == []
+
+    book.take([made("mixer-1", 8)])  # as another worker has published it
+    (told,) = board.overview()["incidents"]
+    assert (told["first_asset"], told["elsewhere"]) == ("mixer-1", ["mixer-1"])
+    assert [alert.id for alert in told["alerts"]] == ["mixer-1@8", "pump-1@10", "filter-1@15"]
+
+    book.take([made("mixer-1", 8, 30, sequence=1), *(made(f"mixer-{n}", n) for n in range(20, 50))])
+    (told,) = board.overview()["incidents"]
+    assert (len(told["alerts"]), told["more_alerts"]) == (MEMBERS_SHOWN, 33 - MEMBERS_SHOWN)
+
+
+def test_one_alert_alone_is_no_incident_on_the_page_and_neither_is_one_that_is_over(made: Callable[..., Alert]) -> None:
+    board = Board(incidents=IncidentBook({"north": LINE}))
+    board.take(Output(alerts=(made("pump-1", 10),)))
+    assert board.overview()["incidents"] == []
+    board.settle({"pump-1", "filter-1"}, [made("filter-1", 12)])  # another process had opened it
+    told: list[Incident] = board.overview()["incidents"]
+    assert len(told) == 1
+    board.take(Output(alerts=(made("pump-1", 10, 30, sequence=1), made("filter-1", 12, 31, sequence=1))))
+    assert board.overview()["incidents"] == []

@@ -145,7 +145,16 @@ async def test_the_page_comes_from_the_worker_alone(page: str) -> None:
     assert {policy[name] for name in ("script-src", "style-src", "img-src", "connect-src")} == {"'self'"}
     files = re.findall(r'(?:href|src)="(/[^"#]+)"', text)
     assert {"/page/page.css", "/page/page.js", "/page/icon.svg"} <= set(files)
-    for file in {*files, "/page/asset.js", "/page/chart.js", "/page/dom.js", "/page/format.js", "/page/overview.js"}:
+    for file in {
+        *files,
+        "/page/asset.js",
+        "/page/chart.js",
+        "/page/dom.js",
+        "/page/format.js",
+        "/page/overview.js",
+        "/page/alert.js",
+        "/page/incidents.js",
+    }:
         status, headers, text = await get(page + file)
         assert status == 200, file
         assert headers["X-Content-Type-Options"] == "nosniff"
