@@ -213,6 +213,7 @@ def decide(
     rows: Evidence,
     opinion: Opinion = NO_OPINION,
     factors: Float64 | None = None,
+    still: Bool | None = None,
 ) -> Decided:
     """Go through a batch of scores, and update ``state``.
 
@@ -220,11 +221,13 @@ def decide(
     names    the asset of each slot
     factors  (row,) what the threshold is multiplied by; NaN: the row is no evidence of anything, as a score that is
              NaN. None: 1 everywhere
+    still    (row,) rows that no threshold follows: drift stands still, as it does while an alert is open. None: none
     """
     anomalous = np.zeros(len(slot), dtype=bool)
     alerts: list[Alert] = []
     base = np.full(len(slot), rules.threshold) if factors is None else rules.threshold * factors
-    raised, slots, after = _if_calm(state, rules.drift, slot, rows.score / base)
+    ratios = rows.score / base if still is None else np.where(still, np.nan, rows.score / base)
+    raised, slots, after = _if_calm(state, rules.drift, slot, ratios)
     # Nearly all rows are below the threshold on assets with nothing open: they are passed over in one sweep.
     interesting = rows.score >= base * raised
     if state.episodes:
@@ -249,7 +252,7 @@ def decide(
             continue
         mine = moved.get(factor) or moved.setdefault(factor, rules.moved(factor))
         anomalous[row] = _step(state, mine, identity, asset, names[asset], rows, row, opinion, alerts)
-        _follow(state, rules.drift, asset, up, float(rows.score[row] / base[row]))
+        _follow(state, rules.drift, asset, up, float(ratios[row]))
     threshold = np.where(np.isnan(base), rules.threshold, base) * raised
     return Decided(anomalous, threshold, alerts, int((raised > 1.0).sum()))
 

@@ -15,30 +15,13 @@ from typing import Final
 
 from stream.actions import ON_ALERTS, Action
 from stream.labels import Label, factor
+from stream.maintenance import Maintenance
 from stream.operating import ModeSettings, epoch_ms
 from stream.records import Alert
 from stream.settings import Plan
 
 #: Alerts whose actions are kept; beyond, those of the alerts that were acted on first go.
 MOST_ALERTS: Final = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A maintenance window: ``since_ms`` and ``until_ms`` of the readings' time, None where it has no such bound."""
-
-    pattern: str
-    since_ms: int | None
-    until_ms: int | None
-    reason: str
-
-    def holds(self, asset: str, at_ms: int) -> bool:
-        """Whether a reading of ``asset`` at this time falls into it."""
-        return (
-            (self.since_ms is None or at_ms >= self.since_ms)
-            and (self.until_ms is None or at_ms < self.until_ms)
-            and fnmatchcase(asset, self.pattern)
-        )
 
 
 @dataclass(slots=True)
@@ -49,16 +32,11 @@ class Desk:
     _actions: OrderedDict[str, list[Action]] = field(default_factory=OrderedDict)
     _labels: dict[str, Label] = field(default_factory=dict)
     _by_lane: defaultdict[tuple[str, str], dict[str, Label]] = field(default_factory=lambda: defaultdict(dict))
-    _windows: dict[str, Window] = field(default_factory=dict)
     _modes: dict[str, str] = field(default_factory=dict)
-    _planned: list[Window] = field(init=False)
+    maintenance: Maintenance = field(init=False)
 
     def __post_init__(self) -> None:
-        self._planned = [
-            Window(pattern, epoch_ms(held.since), epoch_ms(held.until), held.reason or name)
-            for name, held in self.plan.maintenance.items()
-            for pattern in held.assets
-        ]
+        self.maintenance = Maintenance(self.plan.maintenance)
 
     def take(self, action: Action) -> None:
         """Remember an action."""
@@ -68,11 +46,8 @@ class Desk:
                 held.append(action)
             while len(self._actions) > MOST_ALERTS:
                 self._actions.popitem(last=False)
-        elif action.action == "maintenance_start":
-            reason = f"{action.comment or 'maintenance'} ({action.by})"
-            self._windows[action.asset] = Window(action.asset, _ms(action.since), _ms(action.until), reason)
-        elif action.action == "maintenance_stop":
-            self._windows.pop(action.asset, None)
+        elif action.action != "mode":
+            self.maintenance.take(action)
         elif action.mode:
             self._modes.pop(action.asset, None)  # the newest that fits an asset holds: it goes to the end
             self._modes[action.asset] = action.mode
@@ -123,19 +98,10 @@ class Desk:
 
     def muted(self, alert: Alert) -> str:
         """Why nobody is to be told of an alert now; empty if they are."""
-        at_ms = _ms(alert.last_seen) or 0
-        for window in (*self._planned, *self._windows.values()):
-            if window.holds(alert.asset, at_ms):
-                return f"maintenance: {window.reason}"
+        at_ms = epoch_ms(datetime.fromisoformat(alert.last_seen))
+        if reason := self.maintenance.reason(alert.asset, at_ms):
+            return f"maintenance: {reason}"
         for name, rule in self.plan.suppress.items():
             if rule.fits(alert, at_ms):
                 return f"known: {rule.reason or name}"
         return ""
-
-    def windows(self) -> tuple[Window, ...]:
-        """The maintenance windows that operators have opened."""
-        return tuple(self._windows.values())
-
-
-def _ms(stamp: str | None) -> int | None:
-    return None if stamp is None else epoch_ms(datetime.fromisoformat(stamp))

@@ -10,6 +10,7 @@ from stream.desk import Desk
 from stream.labels import Label
 from stream.operate import apply, heed
 from stream.partition import Partition
+from stream.presence import RULES as SILENCE
 from stream.records import Alert
 
 _Found = tuple[Episode, Rules, Identity]
@@ -74,6 +75,8 @@ def _of(state: Partition, asset: str) -> Iterator[_Found]:
         episode = lane.decisions.episodes.get(slot)
         if episode is not None and episode.is_open:
             yield episode, lane.rules.moved(lane.factors.get(slot, 1.0) * episode.raised), lane.identity
+    if state.presence is not None and (silent := state.presence.acted_on(index)) is not None:
+        yield silent, SILENCE, state.presence.identity
     if state.limits is not None:
         episode = state.limits.decisions.episodes.get(index)
         if episode is not None and episode.is_open:

@@ -1,6 +1,7 @@
 """What is known of the past, for training: which stretches of which asset were alarmed, and what people said of them.
 
-left out   everything while an alert was open, and what a label calls a fault: a model must not learn it as normal
+left out   everything while an alert was open, what a label calls a fault, and maintenance windows: a model must not
+           learn it as normal
 kept       what a label calls a false alarm, alert and all: that it is normal is what the model has to learn
 """
 
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 import numpy as np
 
+from stream.actions import Action
 from stream.follow import follow
 from stream.labels import Label
+from stream.maintenance import Maintenance
 from stream.reader import read_records
 from stream.records import Alert, Bool, Int64
 from stream.settings import KafkaSettings, Plan
@@ -31,14 +34,15 @@ _log = logging.getLogger(__name__)
 #: The end of what is not over.
 _OPEN_MS: Final = 253_402_300_799_999
 _NORMAL: Final = "normal"
-What = Literal["fault", "false_alarm", "alert"]
+What = Literal["fault", "false_alarm", "alert", "maintenance"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """From ``start_ms`` to ``end_ms``, both included, of one asset.
 
-    what   ``fault`` (a label says so), ``false_alarm`` (a label says so) or ``alert`` (nobody has said what it was)
+    what   ``fault`` (a label says so), ``false_alarm`` (a label says so), ``maintenance`` (it was being worked on) or
+           ``alert`` (nobody has said what it was)
     fault  which fault, where the label names it
     """
 
@@ -53,10 +57,13 @@ class Stretch:
         return (at_ms >= self.start_ms) & (at_ms <= self.end_ms)
 
 
-def read_past(kafka: KafkaSettings, plan: Plan) -> list[Stretch]:
-    """What the alert topic and the labels topic hold; one that there is not holds nothing. Raises ``BrokerError``."""
+def read_past(kafka: KafkaSettings, plan: Plan, assets: Iterable[str]) -> list[Stretch]:
+    """What the alert topic and the labels topic hold, and the maintenance windows of ``assets``.
+
+    A topic that there is not holds nothing. Raises ``BrokerError``.
+    """
     there = list_topics(kafka)
-    if absent := {plan.topics.alerts, plan.topics.labels} - there:
+    if absent := {plan.topics.alerts, plan.topics.labels, plan.topics.actions} - there:
         _log.warning("there is no topic %s: it leaves nothing out", " and no topic ".join(sorted(absent)))
     alerts: list[Alert] = []
     if plan.topics.alerts in there:
@@ -71,7 +78,35 @@ def read_past(kafka: KafkaSettings, plan: Plan) -> list[Stretch]:
                     labels[key] = msgspec.json.decode(record.value, type=Label)
                 except (msgspec.DecodeError, RecursionError):
                     continue  # the workers have dead-lettered it
-    return stretches(alerts, labels.values())
+    maintenance = Maintenance(plan.maintenance)
+    if plan.topics.actions in there:
+        _read_maintenance(kafka, plan.topics.actions, maintenance)
+    return [*stretches(alerts, labels.values()), *worked_on(maintenance, assets)]
+
+
+def _read_maintenance(kafka: KafkaSettings, topic: str, maintenance: Maintenance) -> None:
+    """Take in the windows that the actions topic tells of."""
+    for records in read_records(kafka, topic):
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                action = msgspec.json.decode(record.value, type=Action)
+            except (msgspec.DecodeError, RecursionError):
+                continue  # the workers have dead-lettered it
+            if action.action in {"maintenance_start", "maintenance_stop"}:
+                maintenance.take(action)
+
+
+def worked_on(maintenance: Maintenance, assets: Iterable[str]) -> list[Stretch]:
+    """The maintenance windows of these assets, as stretches."""
+    found = []
+    for asset in dict.fromkeys(assets):
+        for window in maintenance.of(asset):
+            seen = window.from_its_beginning()
+            end_ms = _OPEN_MS if seen.until_ms is None else seen.until_ms - 1
+            found.append(Stretch(asset, seen.since_ms or 0, end_ms, "maintenance"))
+    return found
 
 
 def stretches(alerts: Iterable[Alert], labels: Iterable[Label]) -> list[Stretch]:
@@ -105,7 +140,8 @@ def marked(
     recording: Recording, past: Sequence[Stretch], margin_ms: int = 0, *, keep_onsets: bool = False
 ) -> Recording:
     """A recording whose ``labels`` are all that must not be learnt, ``margin_ms`` around it too, and ``faults`` what
-    was going on. What a recording says itself stays said. A false alarm's own rows are kept, whatever lies around them.
+    was going on. What a recording says itself stays said. A false alarm's own rows are kept, whatever lies around them,
+    unless they are of a fault or of maintenance as well.
 
     keep_onsets  keep what leads to a fault that is named: whoever learns to name it sees it begin
     """
@@ -120,6 +156,9 @@ def marked(
     for held in mine:
         if held.what == "false_alarm" and not any(_overlap(held, other) for other in mine if other.what == "fault"):
             labels &= ~held.holds(recording.at_ms)
+    for held in mine:
+        if held.what == "maintenance":
+            labels |= held.holds(recording.at_ms)
     if any(held.fault for held in mine):
         told = np.full(len(labels), _NORMAL, dtype=object) if faults is None else faults.astype(object)
         for held in mine:

@@ -34,11 +34,13 @@ class Sitting:
 
     clock    what the time is taken with
     factors  given a lane, the slots and the values of rows: what each row's threshold is multiplied by; None: nothing
+    still    given a lane, the slots and the times of rows: which of them no threshold follows; None: none of them
     stage_s  the seconds that each stage took, added up
     """
 
     clock: Callable[[], float]
     factors: Callable[[Lane, Int32, Float64], Float64 | None]
+    still: Callable[[Lane, Int32, Int64], Bool | None]
     stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -48,6 +50,7 @@ class Assessed:
 
     factors  (row,) what thresholds are multiplied by; None: nothing
     took_s   what windowing and scoring them took
+    still    (row,) which of them no threshold follows; None: none
     """
 
     evidence: Scores
@@ -55,6 +58,7 @@ class Assessed:
     opinion: Opinion
     factors: Float64 | None
     took_s: float = 0.0
+    still: Bool | None = None
 
     @property
     def ratios(self) -> Float64:
@@ -70,7 +74,8 @@ class Assessed:
         factors = None if self.factors is None else self.factors[chosen]
         classes = None if self.opinion.classes is None else self.opinion.classes[chosen]
         evidence = take(self.evidence, np.flatnonzero(chosen))
-        return Assessed(evidence, self.slots[chosen], Opinion(classes), factors, self.took_s)
+        still = None if self.still is None else self.still[chosen]
+        return Assessed(evidence, self.slots[chosen], Opinion(classes), factors, self.took_s, still)
 
 
 def watch(lane: Lane, slots: Int32, chosen: Int64, pause_ms: Int64, rows: Rows, sitting: Sitting) -> Judged | None:
@@ -138,8 +143,9 @@ def _assess(lane: Lane, cells: Cells, sitting: Sitting) -> Assessed | None:
         judged_slots, at_ms, values = judged_slots[due], at_ms[due], values[due]
     evidence = _evidence(lane, scored, judged_slots, at_ms, values)
     factors = sitting.factors(lane, judged_slots, values)
+    still = sitting.still(lane, judged_slots, at_ms)
     stage_s["decide"] += clock() - done
-    return Assessed(evidence, judged_slots, Opinion(scored.classes), factors, done - started)
+    return Assessed(evidence, judged_slots, Opinion(scored.classes), factors, done - started, still)
 
 
 def inspect(
@@ -164,8 +170,9 @@ def inspect(
     values = _values(lane, rows, chosen)
     evidence = _evidence(lane, scored, slots, at_ms, values)
     factors = sitting.factors(lane, slots, values)
+    still = sitting.still(lane, slots, at_ms)
     stage_s["decide"] += clock() - done
-    return verdict(lane, Assessed(evidence, slots, Opinion(scored.classes, heat), factors), sitting)
+    return verdict(lane, Assessed(evidence, slots, Opinion(scored.classes, heat), factors, still=still), sitting)
 
 
 def _ascending(slots: Int32, *others: npt.NDArray[Any]) -> list[Any]:
@@ -195,6 +202,7 @@ def verdict(lane: Lane, assessed: Assessed, sitting: Sitting) -> Judged:
         evidence,
         assessed.opinion,
         assessed.factors,
+        assessed.still,
     )
     sitting.stage_s["decide"] += sitting.clock() - started
     told = replace(evidence, anomalous=decided.anomalous, threshold=decided.threshold, raised=decided.raised)

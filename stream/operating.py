@@ -21,6 +21,8 @@ class _Strict(BaseModel):
 class MaintenanceSettings(_Strict):
     """A maintenance window: alerts open in it all the same, are marked, and nobody is told of them.
 
+    Nothing is learnt from it: thresholds that follow drift stand still, and ``headrace retrain`` leaves it out.
+
     assets         patterns
     since, until   RFC 3339, of the readings' time
     reason         what the mark says; default: the window's name

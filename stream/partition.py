@@ -196,6 +196,7 @@ class Partition:
         nothing, clock = np.full(stop - start, NEVER, dtype=np.int64), self._clock()
         claimed = {} if self.skew is None else self.skew.claimed
         episodes = {} if self.limits is None else self.limits.decisions.episodes
+        silent = {} if self.presence is None else self.presence.episodes
         return Events(
             clock_ms=clock.clock_ms,
             newest_ms=clock.newest_ms,
@@ -209,6 +210,7 @@ class Partition:
             since_ms=nothing if self.presence is None else self.presence.since_ms[start:stop].copy(),
             claimed={index - start: held for index, held in claimed.items() if start <= index < stop},
             episodes={index - start: replace(held) for index, held in episodes.items() if start <= index < stop},
+            silent={index - start: replace(held) for index, held in silent.items() if start <= index < stop},
         )
 
     def mark(self) -> None:
@@ -312,6 +314,7 @@ class Partition:
         if self.presence is not None:
             self.presence.heard_ms[index] = events.heard_ms[there]
             self.presence.since_ms[index] = events.since_ms[there]
+            self.presence.episodes |= {int(indices[place]): held for place, held in events.silent.items()}
         if self.skew is not None:
             self.skew.claimed |= {int(indices[place]): held for place, held in events.claimed.items()}
         if self.limits is not None:

@@ -156,7 +156,7 @@ class Pipeline:
         """The partition's stream has ended: judge what was held back for readings that might still have come."""
         state = self._of(partition)
         output = self._judge(state, drain(state), (), Counter())
-        sitting = Sitting(self._clock, self._factors)
+        sitting = Sitting(self._clock, self._factors, self._still)
         scores, alerts = list(output.scores), list(output.alerts)
         for lane in state.lanes.values():
             cells = None if lane.grid is None else lane.grid.drain()
@@ -176,7 +176,7 @@ class Pipeline:
         pictures: Mapping[int, UInt8] = MappingProxyType({}),
     ) -> Output:
         """Let every lane judge what has arrived for it."""
-        rows, fresh, sitting = found.rows, found.fresh, Sitting(self._clock, self._factors)
+        rows, fresh, sitting = found.rows, found.fresh, Sitting(self._clock, self._factors, self._still)
         assets = rows.asset[fresh]
         counts["unwatched"] = int((~state.watched[assets]).sum())
         scores: list[Scores] = []
@@ -510,6 +510,10 @@ class Pipeline:
             low, high = (-np.inf if mode.low is None else mode.low), (np.inf if mode.high is None else mode.high)
             factors[np.isin(slots, concerned) & (column >= low) & (column <= high)] *= mode.weight
         return factors
+
+    def _still(self, lane: Lane, slots: Int32, at_ms: Int64) -> Bool | None:
+        """Which rows no threshold follows, for their assets are being worked on; None: none of them."""
+        return None if lane.rules.drift is None else self.desk.maintenance.still(lane.names, slots, at_ms)
 
     def _failed(
         self, state: Partition, rows: Rows, chosen: Int64, records: Sequence[RawRecord], reason: str

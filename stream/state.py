@@ -80,6 +80,7 @@ class Events:
     heard_ms, since_ms          (place,) int64, see ``presence``
     claimed                     by place, see ``skew``
     episodes                    by place, of the alerts on impossible and bad values
+    silent                      by place, of the stale alerts; releases before wrote none
     """
 
     clock_ms: int
@@ -94,6 +95,7 @@ class Events:
     since_ms: Int64
     claimed: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     episodes: dict[int, Episode] = field(default_factory=dict)
+    silent: dict[int, Episode] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -186,6 +188,7 @@ class _Events(msgspec.Struct, array_like=True):
     rows: Count
     claimed: dict[int, tuple[int, int, int]]
     episodes: dict[int, Episode]
+    silent: dict[int, Episode] = {}
 
 
 class _HeaderWithEvents(_Header, array_like=True):
@@ -270,6 +273,7 @@ def _described(events: Events) -> _Events:
         len(events.places),
         events.claimed,
         events.episodes,
+        events.silent,
     )
 
 
@@ -280,7 +284,7 @@ def _events(held: _Events, places: int, reader: _Arrays) -> Events:
         shape = [held.rows if axis == "rows" else places]
         arrays[name] = reader.take(dtype, [*shape, len(held.signals)] if name in ("values", "bad") else shape)
     known = range(places)
-    if not (set(held.claimed) <= set(known) and set(held.episodes) <= set(known)):
+    if not (set(held.claimed) | set(held.episodes) | set(held.silent)) <= set(known):
         raise StateRefused("broken", "claims or episodes of assets that are not there")
     where, at_ms = arrays["places"], arrays["at_ms"]
     if held.rows and (where.min() < 0 or where.max() >= places or at_ms.min() < 0 or at_ms.max() > _LATEST_MS):
@@ -292,6 +296,7 @@ def _events(held: _Events, places: int, reader: _Arrays) -> Events:
         signals=tuple(held.signals),
         claimed=held.claimed,
         episodes=held.episodes,
+        silent=held.silent,
         **arrays,
     )
 

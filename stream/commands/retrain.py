@@ -103,7 +103,6 @@ def _once(plan_path: Path, detector: str, wish: Wish, console: Console | None = 
         raise ConfigError(f'detectors.{detector}.artifact: retraining keeps versions: write artifact = "store:"')
     now = _serving(plan, detector, plan.open_store(models.verifier()))
     kafka = from_environment(KafkaSettings)
-    past = read_past(kafka, plan)
     if wish.data:
         recordings = [
             held for path in wish.data
@@ -111,6 +110,7 @@ def _once(plan_path: Path, detector: str, wish: Wish, console: Console | None = 
         ]  # fmt: skip
     else:
         recordings = read_topic(kafka, plan, wish.since, wish.until, now.manifest.signals)
+    past = read_past(kafka, plan, [held.asset for held in recordings])
     return retrain(plan, detector, now, recordings, past, wish, models=models, kafka=kafka, console=console)
 
 
@@ -219,7 +219,8 @@ def _show(told: Retrained, *, as_json: bool) -> None:
         return
     console = Console()
     console.print(
-        f"{told.detector}: {told.left_out_rows} of {told.rows} readings were alarmed or labelled and are left out; "
+        f"{told.detector}: {told.left_out_rows} of {told.rows} readings were alarmed, labelled or of maintenance and "
+        f"are left out; "
         f"drifted: {plain(', '.join(shift.name for shift in told.drifted[:8]) or 'nothing')}"
     )
     console.print(f"labels: {plain(_in_words(told.said))}")

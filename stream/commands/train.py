@@ -52,7 +52,8 @@ def run_train(
     past: Sequence[Stretch] = ()
     if topic_range is not None:
         kafka = from_environment(KafkaSettings)
-        recordings, past = read_topic(kafka, plan, *topic_range), read_past(kafka, plan)
+        recordings = read_topic(kafka, plan, *topic_range)
+        past = read_past(kafka, plan, [held.asset for held in recordings])
     else:
         recordings = [held for path in data for held in read(path, time_column=time_column, asset_column=asset_column)]
     recordings = [cut(held, first=first) for held in recordings]

@@ -67,9 +67,9 @@ export function updateDeeds(part, alert, nowMs, acts) {
     say(item, `${moment(Date.parse(event.at), nowMs)}: ${LIFE[event.what] ?? words(event.what)}${event.by ? ` by ${event.by}` : ""}${event.comment ? `: ${event.comment}` : ""}`);
   });
   life.hidden = !events.length;
-  buttons.hidden = !may(acts) || alert.detector === "stale";
+  buttons.hidden = !may(acts);
   buttons.setAttribute("aria-label", `Act on the alert of ${alert.detector}`);
-  const shown = Object.entries(DEEDS).filter(([, deed]) => deed.shown(alert));
+  const shown = Object.entries(DEEDS).filter(([, deed]) => deed.shown(alert) && !(deed.label && alert.detector === "stale"));
   keyed(buttons, shown, ([name]) => name, buttonOf, (button) => {
     button.alert = alert;
   });

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from models.datasets import Recording
 from models.evaluate import Matching
+from stream.actions import Action
 from stream.commands.retrain import watch
 from stream.comparing import Measured
 from stream.errors import BrokerError
-from stream.hindsight import Said, Stretch, marked, said_of, stretches
+from stream.hindsight import Said, Stretch, marked, said_of, stretches, worked_on
 from stream.labels import Label
+from stream.maintenance import Maintenance
+from stream.operating import MaintenanceSettings
 from stream.records import Alert
 from stream.report.outcome import Incident
 from stream.retraining import Tally, drift, is_better, tally
@@ -56,6 +60,19 @@ def left_out(held: Recording) -> list[int]:
 def test_alerts_are_left_out_from_onset_to_end_with_a_margin() -> None:
     past = stretches([alert("p", 20, 30), alert("q", 50, 60)], [])
     assert left_out(marked(recording(), past, margin_ms=2000)) == list(range(18, 33))
+
+
+def test_maintenance_is_left_out_whatever_else_was_said_of_it() -> None:
+    planned = MaintenanceSettings(assets=("p",), since=at(70), until=at(80))  # type: ignore[arg-type]
+    maintenance = Maintenance({"spring": planned})
+    for action, asset, second in (
+        ("maintenance_start", "*", 20), ("maintenance_stop", "*", 30), ("maintenance_start", "p", 95)
+    ):  # fmt: skip
+        word = {"action": action, "asset": asset, "id": f"{action}-{second}".replace("_", "-"), "by": "anna"}
+        maintenance.take(msgspec.convert({**word, "at": at(second)}, Action))
+    past = [*stretches([], [label("p", 25, 40, "false_alarm")]), *worked_on(maintenance, ["p", "q", "p"])]
+    assert left_out(marked(recording(), past)) == [*range(20, 30), *range(70, 80), *range(95, 100)]
+    assert left_out(marked(recording("q"), past)) == list(range(20, 30))
 
 
 def test_what_is_still_open_is_left_out_to_the_end() -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from models.datasets import Recording
 from models.train import train
+from stream.actions import Action
 from stream.assembly import Image
+from stream.operating import MaintenanceSettings
 from stream.pipeline import Pipeline
 from stream.records import Alert, Output, Readings
 from stream.settings import Plan, load_plan
 from stream.shelf import Shelf
+from stream.sources.json import timestamp
 
 PERIOD_MS = 60_000
 DAY = 24 * 60  # rows
@@ -115,6 +120,86 @@ def test_a_worker_that_takes_over_follows_on_from_the_snapshot(plan: Plan) -> No
     assert len(set(held_against)) > 100  # it did follow
     raised = sum(each.raised for output in whole for each in output.scores)
     assert raised == sum(threshold > min(held_against) for threshold in held_against)
+
+
+@pytest.fixture
+def eager(plan: Plan, tmp_path: Path) -> Plan:
+    """The plan with thresholds that follow every row."""
+    return load_plan(_with(plan, tmp_path, "drift = { usual = 0.3, most = 4.0 }"))
+
+
+@pytest.fixture
+def pumps() -> list[Recording]:
+    return [recording(f"pump-{number}", 2, number, still) for number in (1, 2)]
+
+
+def maintained(plan: Plan, start: int, stop: int) -> Plan:
+    """The plan with pump-1 being worked on from row ``start`` to before row ``stop``."""
+    since, until = (datetime.fromtimestamp((START_MS + at * PERIOD_MS) / 1000, UTC) for at in (start, stop))
+    window = MaintenanceSettings(assets=("pump-1",), since=since, until=until)
+    return plan.model_copy(update={"maintenance": {"overhaul": window}})
+
+
+def test_nothing_is_followed_while_an_asset_is_worked_on(eager: Plan, pumps: list[Recording]) -> None:
+    start, stop = DAY // 2, 3 * DAY // 2
+    free = thresholds(feed(Pipeline(eager, Shelf(eager)), pumps, 0, 2 * DAY, cut=200))
+    mended = maintained(eager, start, stop)
+    outputs = feed(Pipeline(mended, Shelf(mended)), pumps, 0, 2 * DAY, cut=200)
+    held = thresholds(outputs)
+
+    def rows(of: dict[tuple[str, int], float], asset: str, first: int, last: int) -> list[float]:
+        return [of[key] for row in range(first, last) if (key := (asset, START_MS + row * PERIOD_MS)) in of]
+
+    assert rows(held, "pump-2", 0, 2 * DAY) == rows(free, "pump-2", 0, 2 * DAY)
+    assert rows(held, "pump-1", 0, start) == rows(free, "pump-1", 0, start)
+    assert len(set(rows(held, "pump-1", start, stop + 1))) == 1  # the first row after it is judged by what was before
+    assert len(set(rows(free, "pump-1", start, stop))) > 100
+    assert len(set(rows(held, "pump-1", stop + 1, 2 * DAY))) > 100  # and it goes on from there
+
+
+def test_in_maintenance_too_the_past_does_not_depend_on_what_comes_nor_on_how_it_is_cut_nor_on_a_restart(
+    eager: Plan, pumps: list[Recording]
+) -> None:
+    mended = maintained(eager, DAY // 2, 3 * DAY // 2)
+    whole = feed(Pipeline(mended, Shelf(mended)), pumps, 0, 2 * DAY, cut=2 * DAY)
+    wanted = thresholds(whole)
+    for end, cut in ((DAY // 2 + 7, 1 * DAY), (DAY, 41), (3 * DAY // 2 + 3, 333)):
+        part = thresholds(feed(Pipeline(mended, Shelf(mended)), pumps, 0, end, cut))
+        until_ms = START_MS + end * PERIOD_MS
+        assert part == {key: value for key, value in wanted.items() if key[1] < until_ms}
+    first = Pipeline(mended, Shelf(mended))
+    before = feed(first, pumps, 0, DAY, cut=41)
+    image = Image(applied=-1, size=first._block, blocks={block.number: block for block in first.take(0, [0])})
+    second = Pipeline(mended, Shelf(mended))
+    assert not second.restore(0, image).anew
+    assert thresholds([*before, *feed(second, pumps, DAY, 2 * DAY, cut=41)]) == wanted
+
+
+def test_what_operators_work_on_is_not_followed_and_after_they_have_stopped_it_is_not_learnt_later(
+    eager: Plan, pumps: list[Recording]
+) -> None:
+    def deed(action: str, row: int) -> Action:
+        at = timestamp(START_MS + row * PERIOD_MS)
+        word = {"action": action, "asset": "pump-*", "id": f"deed-{row:04}", "by": "anna", "at": at}
+        return msgspec.convert(word, Action)
+
+    begun, ended = deed("maintenance_start", DAY // 2), deed("maintenance_stop", DAY)
+    live = Pipeline(eager, Shelf(eager))
+    outputs = feed(live, pumps, 0, DAY // 2, cut=60)
+    live.act(begun)
+    outputs += feed(live, pumps, DAY // 2, DAY, cut=60)
+    live.act(ended)
+    outputs += feed(live, pumps, DAY, 2 * DAY, cut=60)
+    frozen = [value for key, value in thresholds(outputs).items() if _row(key[1]) in range(DAY // 2, DAY)]
+    assert len(set(frozen)) == 2  # one of each pump
+    again = Pipeline(eager, Shelf(eager))  # after a crash the topic is read first, then all readings come once more
+    again.act(begun)
+    again.act(ended)
+    assert thresholds(feed(again, pumps, 0, 2 * DAY, cut=500)) == thresholds(outputs)
+
+
+def _row(at_ms: int) -> int:
+    return (at_ms - START_MS) // PERIOD_MS
 
 
 def thresholds(outputs: Sequence[Output]) -> dict[tuple[str, int], float]:
