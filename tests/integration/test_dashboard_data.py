@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from servers import InfluxDB, Server, fetch, free_port, prometheus_server
 from worker_process import Worker, write_plan
 
 from dashboards import ROOT, Query, filled, queries
+from models.artifact import load
 from models.datasets import Recording
+from models.train import train
 from stream.replay import replay
-from stream.settings import KafkaSettings, Plan, TopicSettings
+from stream.settings import KafkaSettings, Plan, TopicSettings, load_plan
 from stream.topics import ensure_topics
 
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(240)]
@@ -52,7 +55,6 @@ class Site:
             "pattern": "pump-.*",
             "asset": "pump-1",
             "detector": "quick",
-            "candidate": "slow",
             "signal": "heat",
             "job": "headrace",
             "instance": self.instance,
@@ -83,6 +85,7 @@ def site(
         topics = TopicSettings(scores="")
         ensure_topics(kafka, topics)
         plan_file = write_plan(plan.folder / "headrace.toml", topics, folder, artifacts=plan.folder / "artifacts")
+        _with_candidate(plan_file, plan, make_recording, folder)
         worker = Worker(
             plan_file, kafka, folder / "worker.log", HEADRACE_INFLUX_URL=influxdb.url, HEADRACE_INFLUX_BUCKET=DATABASE
         )
@@ -104,6 +107,7 @@ def site(
             _until(lambda: _asked(prometheus, "headrace_records_total") == [1220.0], "scraped")
             _until(lambda: bool(_asked(prometheus, "headrace:score_threshold_ratio:drift")), "recorded")
             _until(lambda: worker.metric("headrace_sink_held_lines") == 0, "written to InfluxDB")
+            _until(lambda: sum(_asked(prometheus, "headrace_shadow_episodes")) > 0, "compared with the candidate")
             time.sleep(1.5)  # the last step of a query lies up to a second before its end
             first, last = recordings[0].at_ms[[0, -1]].tolist()
             yield Site(influxdb, prometheus, instance, f"time >= {first}ms AND time <= {last}ms", began)
@@ -112,6 +116,19 @@ def site(
             worker.kill()
             for server in servers:
                 server.stop()
+
+
+def _with_candidate(plan_file: Path, plan: Plan, make_recording: Callable[..., Recording], folder: Path) -> None:
+    """Let ``quick`` lie in a store, with a candidate beside it."""
+    artifact = str(plan.artifact_path("quick"))
+    text = plan_file.read_text().replace(f'"{artifact}"', '"store:"')
+    plan_file.write_text(f'{text}\n[models]\nstore = "{folder}/versions"\n')
+    made = load_plan(plan_file)
+    store = made.open_store()
+    candidate = train([make_recording("pump-9", rows=2000, seed=9)], detector=made.detectors["quick"].kind, seed=1)
+    versions = [store.add("quick", held) for held in (load(Path(artifact)), candidate)]
+    store.decide("quick", "promote", serving=versions[0])
+    store.decide("quick", "shadow", candidate=versions[1])
 
 
 def _part(recording: Recording, start: int, stop: int) -> Recording:
@@ -176,6 +193,10 @@ SOMETHING_HAPPENED = {
     "Memory",
     "Output written",
     "Drift",
+    "Shadow against serving: share of readings at or over the threshold",
+    "Shadow against serving: times over the threshold",
+    "Shadow against serving: how alike the scores are",
+    "Shadow against serving: cost",
     "Workers up",
     "From reading to output",
     "Where the time goes",
@@ -211,7 +232,6 @@ def test_every_variable_and_annotation_finds_what_there_is(site: Site, query: Qu
         "$site": {"north"},
         "$asset": {"pump-1", "pump-2", "pump-3"},
         "$detector": {"quick", "slow"},
-        "$candidate": {"quick", "slow"},
         "$signal": {"value_heat", "value_flow", "value_pressure"},
         "$job": {"headrace"},
         "$instance": {site.instance},

@@ -11,7 +11,6 @@ from boards.queries import PROMETHEUS, choice, promql, sources
 
 _RATIO = "headrace_score_threshold_ratio"
 _CHOSEN = '{detector=~"$detector"}'
-_PAIR = '{detector=~"$detector|$candidate"}'
 
 
 def _quantile(share: float, which: str) -> str:
@@ -89,20 +88,37 @@ def _panels() -> list[Builder[model.Panel]]:
             panels.organised(("detector", "kind", "version", "Value"), hidden=("Time",), names={"Value": "workers"})
         ),
         panels.lines(
-            "Candidate against serving: median score over threshold",
-            "A candidate runs in the plan beside the detector that serves, on the same readings.",
-            [promql(_quantile(0.5, _PAIR), legend="{{detector}}")],
-        ),
-        panels.bars(
-            "Candidate against serving: alerts opened",
-            "In each step.",
+            "Shadow against serving: share of readings at or over the threshold",
+            "Of the readings that the candidate and what serves have both judged: how many each held to be strange, "
+            "and how many both did. Empty while there is no candidate.",
             [
                 promql(
-                    "sum by (detector) (increase(headrace_alert_transitions_total"
-                    '{state="open", detector=~"$detector|$candidate"}[$__rate_interval]))',
-                    legend="{{detector}}",
+                    f"sum by (detector, model) (headrace_shadow_over_threshold_readings{_CHOSEN}) / on (detector) "
+                    f"group_left () (sum by (detector) (headrace_shadow_readings{_CHOSEN}) > 0)",
+                    legend="{{detector}} {{model}}",
                 )
             ],
+            unit="percentunit",
+        ),
+        panels.lines(
+            "Shadow against serving: times over the threshold",
+            "How often an asset went over the threshold of each, since the candidate began on these workers.",
+            [
+                promql(
+                    f"sum by (detector, model) (headrace_shadow_episodes{_CHOSEN})",
+                    legend="{{detector}} {{model}}",
+                )
+            ],
+        ),
+        panels.lines(
+            "Shadow against serving: how alike the scores are",
+            "Correlation of the logarithms of score over threshold, mean of the workers: 1 is alike.",
+            [promql(f"avg by (detector) (headrace_shadow_score_correlation{_CHOSEN})", legend="{{detector}}")],
+        ),
+        panels.lines(
+            "Shadow against serving: cost",
+            "What scoring the candidate takes, by what scoring what serves takes, mean of the workers.",
+            [promql(f"avg by (detector) (headrace_shadow_cost_ratio{_CHOSEN})", legend="{{detector}}")],
         ),
     ]
 
@@ -118,9 +134,7 @@ def build() -> sdk.Dashboard:
     for variable in sources("prometheus"):
         dashboard = dashboard.with_variable(variable)
     names = "label_values(headrace_scores_total, detector)"
-    dashboard = dashboard.with_variable(choice("detector", "Detectors", names, PROMETHEUS, multi=True)).with_variable(
-        choice("candidate", "Candidate", names, PROMETHEUS)
-    )
+    dashboard = dashboard.with_variable(choice("detector", "Detectors", names, PROMETHEUS, multi=True))
     for panel in _panels():
         dashboard = dashboard.with_panel(panel)
     return dashboard

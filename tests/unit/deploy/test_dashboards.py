@@ -28,7 +28,6 @@ VALUES = {
     "pattern": ".*",
     "asset": "pump-1",
     "detector": "quick",
-    "candidate": "slow",
     "signal": "heat",
     "job": "headrace",
     "instance": "127.0.0.1:6066",
