@@ -228,7 +228,10 @@ def run_shadow(plan_path: Path, detector: str, version: str | None, *, why: str,
 
 
 def run_promote(plan_path: Path, detector: str, version: str | None, *, why: str, force: bool, notify: bool) -> None:
-    """Let a version serve, the candidate by default; asks for a comparison by the workers first, unless ``force``."""
+    """Let a version serve, the candidate by default; asks for a comparison by the workers first, unless ``force``.
+
+    Where nothing serves there is nothing to compare with.
+    """
     plan, store, settings = _opened(plan_path, detector)
     model = plan.stored(detector)
     now = store.now(model)
@@ -236,7 +239,7 @@ def run_promote(plan_path: Path, detector: str, version: str | None, *, why: str
     if chosen == now.serving:
         raise ConfigError(f"{detector}: {chosen} serves already")
     store.load(model, chosen)
-    if not force:
+    if now.serving and not force:
         told = [
             held for held in reports(plan, detector, "compared")
             if (held.serving, held.candidate) == (now.serving, chosen) and held.comparison and held.comparison.readings
