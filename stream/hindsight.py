@@ -44,6 +44,7 @@ class Stretch:
     what   ``fault`` (a label says so), ``false_alarm`` (a label says so), ``maintenance`` (it was being worked on) or
            ``alert`` (nobody has said what it was)
     fault  which fault, where the label names it
+    quiet  detector and version of whose threshold the label of a false alarm has moved above its peak
     """
 
     asset: str
@@ -51,6 +52,7 @@ class Stretch:
     end_ms: int
     what: What
     fault: str = ""
+    quiet: tuple[str, str] | None = None
 
     def holds(self, at_ms: Int64) -> Bool:
         """Which of these times are in it."""
@@ -121,7 +123,8 @@ def stretches(alerts: Iterable[Alert], labels: Iterable[Label]) -> list[Stretch]
     said, of_alert = [], {}
     for label in labels:
         what: What = "fault" if label.verdict == "true" else "false_alarm"
-        said.append(Stretch(label.asset, _ms(label.since), _ms(label.until), what, label.fault))
+        quiet = (label.detector, label.model_version) if label.silences else None
+        said.append(Stretch(label.asset, _ms(label.since), _ms(label.until), what, label.fault, quiet))
         if label.alert:
             of_alert[label.alert] = said[-1]
     excused = [held for held in said if held.what == "false_alarm"]
@@ -129,7 +132,7 @@ def stretches(alerts: Iterable[Alert], labels: Iterable[Label]) -> list[Stretch]
         end_ms = _OPEN_MS if alert.resolved is None else _ms(alert.resolved)
         mine = Stretch(alert.asset, _ms(alert.onset), end_ms, "alert")
         if (label_of := of_alert.get(alert.id)) is not None:  # it may have gone on after it was labelled
-            said.append(replace(mine, what=label_of.what, fault=label_of.fault))
+            said.append(replace(mine, what=label_of.what, fault=label_of.fault, quiet=label_of.quiet))
             said.remove(label_of)
         elif not any(_within(mine, held) for held in excused):
             said.append(mine)

@@ -57,6 +57,11 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError("a label of an alert needs `detector` and `ratio`")
 
     @property
+    def silences(self) -> bool:
+        """Whether it moves its version's threshold so far that the same again raises nothing."""
+        return self.verdict == "false_alarm" and self.ratio is not None and self.ratio * MARGIN <= HIGHEST
+
+    @property
     def key(self) -> str:
         """The key of its record."""
         return self.alert or f"{self.asset}|{self.since}|{self.until}"

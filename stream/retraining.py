@@ -6,6 +6,9 @@ It may if it is no worse in any of three things and better in one:
     labelled false alarms  how many of them it raises again
     held-back readings     how many alarms it raises where nobody has said that anything was wrong; as many as the
                            operator accepts are no worse, whatever the other raised
+
+Both are judged without what labels have made of thresholds: that belongs to one version. So a labelled false alarm that
+the label keeps quiet for what serves must not be raised by the candidate, which would ring again.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Tally:
     found, faults      of the labelled faults
     repeated, excused  of the labelled false alarms
     false_alarms       in the held-back part
+    rung               of the labelled false alarms, those that labels keep quiet for what serves
     """
 
     version: str
@@ -39,12 +43,20 @@ class Tally:
     repeated: int
     excused: int
     false_alarms: int
+    rung: int = 0
 
 
-def tally(held: Measured, past: Sequence[Stretch], *, held_back_from_ms: int, grace_ms: int) -> Tally:
+def tally(
+    held: Measured,
+    past: Sequence[Stretch],
+    *,
+    held_back_from_ms: int,
+    grace_ms: int,
+    quiet: tuple[str, str] | None = None,
+) -> Tally:
     """Count. An alarm belongs to a stretch of its asset if it opened in it, or at most ``grace_ms`` after it.
 
-    Alarms in stretches that nobody has judged count neither way.
+    Alarms in stretches that nobody has judged count neither way. ``quiet``: detector and version that serve.
     """
 
     def raised(stretch: Stretch) -> bool:
@@ -65,6 +77,7 @@ def tally(held: Measured, past: Sequence[Stretch], *, held_back_from_ms: int, gr
         repeated=sum(map(raised, excused)),
         excused=len(excused),
         false_alarms=len(stray),
+        rung=sum(map(raised, [stretch for stretch in excused if quiet and stretch.quiet == quiet])),
     )
 
 
@@ -74,6 +87,8 @@ def is_better(serving: Tally, candidate: Tally, accepted: float) -> tuple[bool, 
         return False, f"finds {candidate.found} of {candidate.faults} labelled faults, what serves {serving.found}"
     if candidate.repeated > serving.repeated:
         return False, f"raises {candidate.repeated} labelled false alarms again, what serves {serving.repeated}"
+    if candidate.rung:
+        return False, f"raises {candidate.rung} false alarms again that labels have silenced for what serves"
     if candidate.false_alarms > max(serving.false_alarms, accepted):
         return False, f"{candidate.false_alarms} false alarms where what serves raises {serving.false_alarms}"
     gains = []

@@ -169,8 +169,16 @@ def _retrain(main: click.Group) -> None:
     @click.argument("detector")
     @click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path))
     @plan
-    @click.option("--since", help="Of the readings topic, from this time on, e.g. 2026-11-01T00:00:00Z.")
-    @click.option("--until", help="Of the readings topic, up to this time.")
+    @click.option(
+        "--from",
+        "source",
+        type=click.Choice(["topic", "influxdb"]),
+        default="topic",
+        show_default=True,
+        help="Without files: the readings topic, or what workers wrote to InfluxDB (HEADRACE_INFLUX_*).",
+    )
+    @click.option("--since", help="Of the topic or InfluxDB, from this time on, e.g. 2026-11-01T00:00:00Z.")
+    @click.option("--until", help="Of the topic or InfluxDB, up to this time.")
     @click.option("--last", "last_s", type=click.FloatRange(min=0, min_open=True), help="The newest so many seconds.")
     @click.option(
         "--held-back",
@@ -196,6 +204,7 @@ def _retrain(main: click.Group) -> None:
     @examples("""
 headrace retrain pump-forecast --since 2026-11-01T00:00:00Z
 headrace retrain pump-forecast last-month/*.csv --promote
+headrace retrain pump-forecast --from influxdb --since 2026-06-01T00:00:00Z
 headrace retrain pump-forecast --last 2592000 --if-drifted --promote --every 86400
 """)
     def _run(
@@ -206,7 +215,13 @@ headrace retrain pump-forecast --last 2592000 --if-drifted --promote --every 864
         Left out is what labels call a fault and everything while an alert was open; what they call a false alarm is
         learnt as normal. It is better if it finds no fewer labelled faults, raises no more labelled false alarms and no
         more false alarms on the held-back readings, and does better in one of these.
+
+        A fault_classifier learns the faults that labels name, once five incidents of each of two faults are labelled,
+        and is better if its alerts name more of the newest incidents, which are kept back. --if-drifted: only if there
+        is a labelled fault that was not there the last time.
         """
         from stream.commands.retrain import Wish, run_retrain  # noqa: PLC0415
 
+        if data and wish["source"] == "influxdb":
+            raise click.UsageError("name files, or --from influxdb (one of the two)")
         run_retrain(plan_path, detector, Wish(data=data, **wish), every_s=every_s, as_json=as_json)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -20,14 +21,17 @@ from models.errors import StoreError, TrainingError
 from models.stationarity import Shift
 from models.store import Store
 from stream.commands.console import bar, plain
+from stream.commands.teach import Taught, show_taught, teach
 from stream.commands.train import cut, keep, train_one
 from stream.comparing import measure
-from stream.errors import BrokerError, ConfigError
+from stream.errors import BrokerError, ConfigError, SinkUnavailable
 from stream.hindsight import Said, Stretch, marked, read_past, said_of
 from stream.history import bound, read_topic
 from stream.orders import order_of, send
+from stream.recall import read_influxdb
 from stream.retraining import Tally, drift, is_better, tally
 from stream.settings import DetectorSettings, KafkaSettings, ModelsSettings, Plan, from_environment, load_plan
+from stream.sinks.influxclient import InfluxSettings
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +40,9 @@ _log = logging.getLogger(__name__)
 class Wish:
     """What to train on, and what to do with what comes of it.
 
-    data           recordings; none: the readings topic
-    since, until   of the topic, RFC 3339
+    data           recordings; none: the readings topic, or what workers wrote to InfluxDB
+    source         which of the two
+    since, until   of the topic or of InfluxDB, RFC 3339
     last_s         only the newest so many seconds of each recording
     held_back      share of the time, the newest, that is judged on and not trained on
     if_drifted     train only if scores or signals have drifted there
@@ -45,6 +50,7 @@ class Wish:
     """
 
     data: tuple[Path, ...] = ()
+    source: Literal["topic", "influxdb"] = "topic"
     since: str | None = None
     until: str | None = None
     last_s: float | None = None
@@ -90,34 +96,47 @@ def watch(once: Callable[[], None], every_s: float, sleep: Callable[[float], Non
         began = time.monotonic()
         try:
             once()
-        except (BrokerError, StoreError, TrainingError) as error:
+        except (BrokerError, SinkUnavailable, StoreError, TrainingError) as error:
             _log.error("this round was in vain, the next comes in %g s: %s", every_s, error)
         sleep(max(every_s - (time.monotonic() - began), 0.0))
 
 
-def _once(plan_path: Path, detector: str, wish: Wish, console: Console | None = None) -> Retrained:
+def _once(plan_path: Path, detector: str, wish: Wish, console: Console | None = None) -> Retrained | Taught:
     plan, models = load_plan(plan_path), from_environment(ModelsSettings)
     if detector not in plan.detectors:
         raise ConfigError(f"{detector}: the plan has {', '.join(plan.detectors)}")
     if not plan.stored(detector):
         raise ConfigError(f'detectors.{detector}.artifact: retraining keeps versions: write artifact = "store:"')
-    now = _serving(plan, detector, plan.open_store(models.verifier()))
+    apart = registry.tells_faults_apart(plan.detectors[detector].kind)
+    now = _serving(plan, detector, plan.open_store(models.verifier()), needed=not apart)
     kafka = from_environment(KafkaSettings)
     if wish.data:
         recordings = [
             held for path in wish.data
             for held in read(path, time_column=wish.time_column, asset_column=wish.asset_column)
         ]  # fmt: skip
+    elif wish.source == "influxdb":
+        recordings = read_influxdb(
+            from_environment(InfluxSettings), plan, detector, wish.since, wish.until,
+            signals=now.manifest.signals if now else plan.detectors[detector].signals,
+            period_s=now.period_s if now else None,
+        )  # fmt: skip
     else:
-        recordings = read_topic(kafka, plan, wish.since, wish.until, now.manifest.signals)
+        recordings = read_topic(kafka, plan, wish.since, wish.until, now.manifest.signals if now else ())
+    recordings = [_newest(held, wish.last_s) for held in recordings if len(held.at_ms)]
     past = read_past(kafka, plan, [held.asset for held in recordings])
+    if apart:
+        return teach(plan, detector, now, recordings, past, wish, models=models, kafka=kafka)
+    assert now is not None  # noqa: S101 (it was needed)
     return retrain(plan, detector, now, recordings, past, wish, models=models, kafka=kafka, console=console)
 
 
-def _serving(plan: Plan, detector: str, store: Store) -> Artifact:
-    """What serves. Raises ``StoreError`` where nothing does."""
+def _serving(plan: Plan, detector: str, store: Store, *, needed: bool) -> Artifact | None:
+    """What serves. Raises ``StoreError`` where nothing does, if it is needed."""
     model = plan.stored(detector)
     if not (version := store.now(model).serving):
+        if not needed:
+            return None
         raise StoreError(f"{detector}: nothing serves yet that a new one could be better than: headrace train")
     return store.load(model, version)
 
@@ -137,7 +156,7 @@ def retrain(
     """Train, judge against ``now``, decide. Workers are told through ``kafka`` if ``wish.notify``."""
     # the same signals: workers cannot go on with others
     settings = plan.detectors[detector].model_copy(update={"signals": now.manifest.signals})
-    watched = [_newest(held, wish.last_s) for held in recordings if settings.watches(held.asset) and len(held.at_ms)]
+    watched = [held for held in recordings if settings.watches(held.asset)]
     if not watched:
         raise TrainingError(f"detectors.{detector}.assets: no recording matches {settings.assets}")
     from_ms, to_ms = min(int(held.at_ms[0]) for held in watched), max(int(held.at_ms[-1]) for held in watched)
@@ -161,13 +180,11 @@ def retrain(
     if artifact.version == now.version:
         return replace(told, why="the same model came of it")
     tallies = [
-        tally(held, past, held_back_from_ms=cut_ms, grace_ms=grace_ms)
+        tally(held, past, held_back_from_ms=cut_ms, grace_ms=grace_ms, quiet=(detector, now.version))
         for held in (before, measure(plan, detector, artifact, watched))
     ]
     days = sum(max(to_ms - max(cut_ms, int(held.at_ms[0])), 0) for held in watched) / 86_400_000
     better, why = is_better(tallies[0], tallies[1], days * settings.false_alarms_per_day)
-    if registry.tells_faults_apart(settings.kind):  # its score says that it is a fault, its worth is to say which
-        better, why = False, f"{why}; which fault it is only people can judge: headrace models compare"
     keep(plan, detector, "", artifact, why=f"retrained: {why}", labels=asdict(told.said))
     promoted = better and wish.promote
     _decide(plan, detector, artifact.version, why, models, kafka if wish.notify else None, promote=promoted)
@@ -213,7 +230,10 @@ def _until(recording: Recording, cut_ms: int) -> Recording:
     return cut(recording, first=int((recording.at_ms < cut_ms).sum()))
 
 
-def _show(told: Retrained, *, as_json: bool) -> None:
+def _show(told: Retrained | Taught, *, as_json: bool) -> None:
+    if isinstance(told, Taught):
+        show_taught(told, as_json=as_json)
+        return
     if as_json:
         click.echo(json.dumps(asdict(told)))
         return

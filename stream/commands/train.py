@@ -91,11 +91,13 @@ def run_cold(plan_path: Path, *, period_s: float, only: Sequence[str] = ()) -> N
         console.print(f"{name}: {where}", highlight=False)
 
 
-def keep(plan: Plan, name: str, asset: str, artifact: Artifact, *, why: str = "", **said: Any) -> Path:
+def keep(
+    plan: Plan, name: str, asset: str, artifact: Artifact, *, why: str = "", decide: bool = True, **said: Any
+) -> Path:
     """Save what was trained where the plan says; the folder.
 
-    In the store it serves if nothing did, and else is a candidate; ``said`` is kept with it. Raises ``ConfigError``,
-    ``StoreError``.
+    In the store it serves if nothing did, and else is a candidate, if that is for here to ``decide``; ``said`` is kept
+    with it. Raises ``ConfigError``, ``StoreError``.
     """
     if not (model := plan.stored(name)):
         path = plan.artifact_path(name, asset or None)
@@ -107,10 +109,13 @@ def keep(plan: Plan, name: str, asset: str, artifact: Artifact, *, why: str = ""
             ) from None
     settings, store = from_environment(ModelsSettings), plan.open_store()
     version = store.add(model, artifact, why=why, by=settings.by, signer=settings.signer(), **said)
-    serving = store.now(model).serving
-    if not serving:
+    now = store.now(model)
+    serving = now.serving
+    if not decide:
+        pass
+    elif not serving:
         store.decide(model, "promote", serving=version, why="the first", by=settings.by)
-    elif serving != version:
+    elif version not in (serving, now.candidate):
         store.decide(model, "shadow", candidate=version, why=why or "trained", by=settings.by)
     return plan.folder / plan.models.store / model / "versions" / version
 
@@ -163,7 +168,7 @@ def train_plan(
                 progress.update(current, completed=step, total=total, note=note)
 
             try:
-                artifact = train_one(settings, _marked(settings, chosen, past), seed=seed, progress=report)
+                artifact = train_one(settings, marked_for(settings, chosen, past), seed=seed, progress=report)
             except TrainingError as error:
                 raise TrainingError(f"detectors.{name}{f' for {asset}' if asset else ''}: {error}") from None
             done.append((name, asset, keep(plan, name, asset, artifact), artifact))
@@ -187,15 +192,20 @@ def train_one(
     )
 
 
-def _marked(settings: DetectorSettings, recordings: Sequence[Recording], past: Sequence[Stretch]) -> list[Recording]:
+def marked_for(settings: DetectorSettings, recordings: Sequence[Recording], past: Sequence[Stretch]) -> list[Recording]:
     """What was alarmed or is labelled is no normal history, nor is a window's length around it."""
     if not past:
         return list(recordings)
+    apart = registry.tells_faults_apart(settings.kind)
+    margin_ms = margin_of(settings, recordings)
+    return [marked(held, past, margin_ms, keep_onsets=apart) for held in recordings]
+
+
+def margin_of(settings: DetectorSettings, recordings: Sequence[Recording]) -> int:
+    """Milliseconds: windows that begin before a fault see it too, and what is over takes a window to be gone."""
     names = settings.signals or recordings[0].signals
     window = registry.create(settings.kind, signals=len(names), config=settings.config).window
-    margin_ms = round(1000 * (window * infer_period_s(recordings) + settings.on_delay_s))
-    apart = registry.tells_faults_apart(settings.kind)
-    return [marked(held, past, margin_ms, keep_onsets=apart) for held in recordings]
+    return round(1000 * (window * infer_period_s(recordings) + settings.on_delay_s))
 
 
 def train_inspectors(

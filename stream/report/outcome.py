@@ -56,6 +56,7 @@ class Incident(Event):
     """An alert from opening to the last that was heard of it; ``start_ms`` is when the operator was told.
 
     severity  the worst it reached; ``causes`` are those of its peak
+    fault     the likeliest that a classifier named; empty where none was asked
     resolved  whether it ended
     """
 
@@ -67,6 +68,7 @@ class Incident(Event):
     threshold: float
     causes: tuple[Cause, ...]
     resolved: bool
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ def incidents_of(alerts: Iterable[Alert]) -> list[Incident]:
                 threshold=last.threshold,
                 causes=last.causes,
                 resolved=last.state == "resolved",
+                fault=last.diagnosis[0].fault if last.diagnosis else "",
             )
         )
     return sorted(incidents, key=lambda incident: (incident.start_ms, incident.asset, incident.detector))

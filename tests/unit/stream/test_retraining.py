@@ -141,6 +141,24 @@ def test_alarms_are_counted_by_what_people_said() -> None:
     assert tally(held, past, held_back_from_ms=START_MS + 70_000, grace_ms=3000) == Tally("v", 1, 2, 1, 1, 2)
 
 
+def test_what_a_label_keeps_quiet_must_not_ring_again() -> None:
+    said = [
+        label("p", 20, 22, "false_alarm", alert="p-20", model_version="1"),
+        label("p", 40, 42, "false_alarm", alert="p-40", model_version="0"),  # of the version before
+        label("p", 60, 62, "false_alarm", alert="p-60", model_version="1", ratio=9.0),  # too high to be silenced
+        label("p", 80, 85, "false_alarm"),
+    ]
+    past = stretches([alert("p", row, row + 5) for row in (20, 40, 60)], said)
+    none = Matching(faults=0, alarms=0, found=(), missed=(), false_alarms=(), watched_ms=0)
+    held = Measured("v", 1.0, none, (), np.zeros(0), tuple(map(incident, (21, 41, 61, 81))))
+    told = tally(held, past, held_back_from_ms=START_MS, grace_ms=0, quiet=("d", "1"))
+    assert (told.repeated, told.rung) == (4, 1)
+    assert is_better(Tally("s", 0, 0, 4, 4, 5), replace(told, false_alarms=0), 0.0) == (
+        False,
+        "raises 1 false alarms again that labels have silenced for what serves",
+    )
+
+
 def test_what_people_said_is_counted() -> None:
     past = stretches(
         [alert("p", 20, 30), alert("p", 60, 65), alert("p", 90, None)],
