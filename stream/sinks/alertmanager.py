@@ -7,21 +7,18 @@ again every ``resend_every_s`` with an ``endsAt`` three such times ahead, so tha
 by themselves unless another takes over; what is resolved is sent with the ``endsAt`` of its resolution. Severity is a
 label, for routes go by it: where an alert becomes worse, the milder ends.
 
-The sink is not essential: ``write`` only notes what has changed, and a task for each Alertmanager posts it. They are
-told independently, as a cluster of them wants it (they remove what they have twice); one that is away costs the others
-nothing.
+The sink is not essential: ``write`` only notes what has changed, and a task for each Alertmanager posts it
+(``stream.sinks.courier``). They are told independently, as a cluster of them wants it (they remove what they have
+twice); one that is away costs the others nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -36,18 +33,14 @@ from stream.incidentbook import IncidentBook
 from stream.incidents import Incident, look_first
 from stream.records import Alert, Output
 from stream.settings import with_secret_file
+from stream.sinks.courier import Courier, Couriers, Held, Parcel
 from stream.sinks.trust import trusting
-
-_log = logging.getLogger(__name__)
 
 ALERT_NAME: Final = "HeadraceAlert"
 _BATCH: Final = 250
 _LIVES: Final = 3  # an alert that is not sent again ends after so many times ``resend_every_s``
 _WORTH_TELLING: Final = 0.01  # a pager need not name signals with less than a hundredth of the blame
-_MAX_BACKOFF_S: Final = 30.0
-
-#: An alert with one severity: what Alertmanager tells apart.
-Key = tuple[str, str]
+_LONGEST_PAUSE_S: Final = 30.0
 
 
 class AlertmanagerSettings(BaseSettings):
@@ -103,19 +96,17 @@ class AlertmanagerSettings(BaseSettings):
         return {}
 
 
-@dataclass(slots=True)
-class _Target:
-    """One Alertmanager and what it has yet to be told: whether an alert of one severity is open or has ended."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Whether an alert is open, or has ended, at one severity."""
 
-    url: str
-    waiting: dict[Key, tuple[Alert, bool]] = field(default_factory=dict)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    alert: Alert
+    severity: str
+    ended: bool
 
-    def tell(self, alert: Alert, severity: str, *, ended: bool) -> None:
-        key = (alert.id, severity)
-        self.waiting.pop(key, None)  # the newest state is told last, and once
-        self.waiting[key] = (alert, ended)
-        self.changed.set()
+    def parcel(self) -> Parcel[_Told]:
+        """To bring: the newest state is told last, and once."""
+        return Parcel((self.alert.id, self.severity), self)
 
 
 class AlertmanagerSink:
@@ -144,180 +135,127 @@ class AlertmanagerSink:
         self._settings = settings
         self._incidents = incidents or IncidentBook({})
         self._clock = clock
-        self._stop_s = stop_s
         self._open: dict[str, Alert] = {}
-        self._targets = [_Target(f"{url.rstrip('/')}/api/v2/alerts") for url in settings.urls.split(",") if url]
-        self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
-        self.written_lines = 0
-        self.refused_lines = 0
-        self.dropped_lines = 0
-        self.failed_writes = 0
+        urls = [f"{url.rstrip('/')}/api/v2/alerts" for url in settings.urls.split(",") if url]
+        self._waiting: list[Held[_Told]] = [Held(settings.held_alerts) for _ in urls]
+        self._couriers = Couriers(
+            self.name, [self._courier(url, held) for url, held in zip(urls, self._waiting, strict=True)], stop_s
+        )
+
+    def _courier(self, url: str, waiting: Held[_Told]) -> Courier[_Told]:
+        def refill() -> None:
+            for alert in self._open.values():
+                waiting.remind(_Told(alert, alert.severity, ended=False).parcel())
+
+        return Courier(
+            self.name,
+            url,
+            waiting,
+            partial(self._post, url),
+            batch=_BATCH,
+            longest_pause_s=_LONGEST_PAUSE_S,
+            refill=refill,
+            every_s=self._settings.resend_every_s,
+        )
 
     @property
     def held_lines(self) -> int:
         """What has changed and is not yet told, all Alertmanagers together."""
-        return sum(len(target.waiting) for target in self._targets)
+        return self._couriers.held_lines
+
+    @property
+    def written_lines(self) -> int:
+        """What was told."""
+        return self._couriers.figures().written
+
+    @property
+    def refused_lines(self) -> int:
+        """What no Alertmanager would take."""
+        return self._couriers.figures().refused
+
+    @property
+    def dropped_lines(self) -> int:
+        """What there was no room for."""
+        return self._couriers.figures().dropped
+
+    @property
+    def failed_writes(self) -> int:
+        """Posts in vain."""
+        return self._couriers.figures().failed
 
     async def start(self) -> None:
         """Start to tell. No Alertmanager need be there."""
-        if self._tasks or not self._targets:
+        if self._couriers.running or not self._couriers.each:
             return
-        self._stopping.clear()
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
             headers=self._settings.headers(),
             connector=aiohttp.TCPConnector(ssl=trusting(self._settings.ca_file)),
         )
-        self._tasks = [
-            asyncio.create_task(self._tell_on(target, self._session), name="headrace-alertmanager")
-            for target in self._targets
-        ]
+        await self._couriers.start()
 
     async def write(self, output: Output) -> None:
         """Note the transitions; never waits."""
         self._incidents.take(output.alerts)
-        for alert in output.alerts if self._targets else ():
+        for alert in output.alerts if self._couriers.each else ():
             before = self._open.pop(alert.id, None)
             if before is not None and before.severity != alert.severity:
-                self._tell(alert, before.severity, ended=True)
+                self._tell(_Told(alert, before.severity, ended=True))
             ended = not alert.told  # nobody is told of one that is shelved or suppressed: it ends there
             if not ended:
                 self._open[alert.id] = alert
-            self._tell(alert, alert.severity, ended=ended)
+            self._tell(_Told(alert, alert.severity, ended=ended))
 
     def reopen(self, alerts: Iterable[Alert]) -> None:
         """Replace what is known of open alerts: after a restart or a rebalance, when others may tell of some."""
         held = list(alerts)
         self._incidents.take(held)
         self._open = {alert.id: alert for alert in held if alert.told}
-        for target in self._targets:
-            for key, (alert, ended) in list(target.waiting.items()):
-                if not ended and alert.id not in self._open:
-                    del target.waiting[key]
+        for waiting in self._waiting:
+            waiting.drop(lambda told: not told.ended and told.alert.id not in self._open)
         for alert in self._open.values():
-            self._tell(alert, alert.severity, ended=False)
+            self._tell(_Told(alert, alert.severity, ended=False))
 
     async def stop(self) -> None:
         """Tell what has changed, within ``stop_s`` seconds. What is open stays open for another worker to tell of."""
-        tasks, self._tasks = self._tasks, []
-        if not tasks:
-            return
-        self._stopping.set()
-        for target in self._targets:
-            target.changed.set()
-        _, late = await asyncio.wait(tasks, timeout=self._stop_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        if self.held_lines:
-            _log.warning("alertmanager: stopped with %d changes not told", self.held_lines)
+        await self._couriers.stop()
         if self._session is not None:
             await self._session.close()
 
-    def _tell(self, alert: Alert, severity: str, *, ended: bool) -> None:
-        for target in self._targets:
-            target.tell(alert, severity, ended=ended)
-            while len(target.waiting) > self._settings.held_alerts:
-                del target.waiting[next(iter(target.waiting))]
-                self.dropped_lines += 1
+    def _tell(self, told: _Told) -> None:
+        for waiting, courier in zip(self._waiting, self._couriers.each, strict=True):
+            courier.figures.dropped += waiting.add(told.parcel())
+            courier.wake()
 
-    async def _tell_on(self, target: _Target, session: aiohttp.ClientSession) -> None:
-        """Until stopped and told: what changes at once, what is open now and then."""
-        resend_at = time.monotonic() + self._settings.resend_every_s
-        attempt = 0
-        while True:
-            if not target.waiting:
-                if self._stopping.is_set():
-                    return
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(resend_at - time.monotonic(), 0.0)):
-                        await target.changed.wait()
-            target.changed.clear()
-            if time.monotonic() >= resend_at:
-                resend_at = time.monotonic() + self._settings.resend_every_s
-                for alert in self._open.values():
-                    target.waiting.setdefault((alert.id, alert.severity), (alert, False))
-            batch = dict(list(target.waiting.items())[:_BATCH])
-            if not batch:
-                continue
-            try:
-                await self._post(target, session, batch)
-            except SinkUnavailable as error:
-                self.failed_writes += 1
-                if attempt == 0:
-                    _log.warning("alertmanager: %s; %d changes are held", error, len(target.waiting))
-                await self._pause(_backoff_s(attempt))
-                attempt += 1
-            except Exception:  # a fault of ours: what it was about is lost, what comes after it must not be
-                _log.exception("alertmanager: %d alerts cannot be told", len(batch))
-                self.refused_lines += len(batch)
-                for key in batch:
-                    target.waiting.pop(key, None)
-            else:
-                if attempt:
-                    _log.info("alertmanager: %s takes alerts again after %d failed posts", target.url, attempt)
-                attempt = 0
-
-    async def _post(
-        self, target: _Target, session: aiohttp.ClientSession, batch: Mapping[Key, tuple[Alert, bool]]
-    ) -> None:
-        """Tell a batch; if something in it is refused, one by one. Raises ``SinkUnavailable``."""
-        try:
-            await self._post_once(target, session, batch)
-        except SinkRefused as error:
-            if len(batch) > 1:
-                for key, held in batch.items():
-                    await self._post(target, session, {key: held})
-                return
-            self.refused_lines += 1
-            _log.error("alertmanager: refused %.500s: %s", self._bodies(batch)[0]["labels"], error)
-        else:
-            self.written_lines += len(batch)
-        for key, held in batch.items():
-            if target.waiting.get(key) is held:  # else it has changed meanwhile
-                del target.waiting[key]
-
-    async def _post_once(
-        self, target: _Target, session: aiohttp.ClientSession, batch: Mapping[Key, tuple[Alert, bool]]
-    ) -> None:
+    async def _post(self, url: str, batch: Sequence[_Told]) -> None:
+        """Raises ``SinkUnavailable`` and ``SinkRefused``."""
+        if self._session is None:
+            raise SinkUnavailable(f"{url}: not started")
         headers = {"Content-Type": "application/json"}
+        bodies = msgspec.json.encode([self._body(told) for told in batch])
         try:
-            async with session.post(
-                target.url, data=msgspec.json.encode(self._bodies(batch)), headers=headers
-            ) as answer:
+            async with self._session.post(url, data=bodies, headers=headers) as answer:
                 if answer.status < 300:
                     return
-                said = f"{target.url}: HTTP {answer.status}: {(await answer.text())[:300]}"
+                said = f"{url}: HTTP {answer.status}: {(await answer.text())[:300]}"
                 if answer.status in {408, 425, 429} or answer.status in {401, 403, 404} or answer.status >= 500:
                     raise SinkUnavailable(said)  # 401 to 404: an operator can mend these
                 raise SinkRefused(said)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise SinkUnavailable(f"{target.url}: {type(error).__name__} {error}") from None
+            raise SinkUnavailable(f"{url}: {type(error).__name__} {error}") from None
 
-    def _bodies(self, batch: Mapping[Key, tuple[Alert, bool]]) -> list[dict[str, Any]]:
-        return [
-            body(
-                alert,
-                severity,
-                ended=ended,
-                now=self._clock(),
-                lives_s=_LIVES * self._settings.resend_every_s,
-                link=self._settings.link,
-                line=self._incidents.line(alert.asset),
-                incident=self._incidents.of(alert),
-            )
-            for (_, severity), (alert, ended) in batch.items()
-        ]
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep; much shorter when the worker is about to stop."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may lose a cancellation, and stop would hang
-                await self._stopping.wait()
-        if self._stopping.is_set():
-            await asyncio.sleep(min(seconds, 0.25))
+    def _body(self, told: _Told) -> dict[str, Any]:
+        return body(
+            told.alert,
+            told.severity,
+            ended=told.ended,
+            now=self._clock(),
+            lives_s=_LIVES * self._settings.resend_every_s,
+            link=self._settings.link,
+            line=self._incidents.line(told.alert.asset),
+            incident=self._incidents.of(told.alert),
+        )
 
 
 def body(
@@ -386,8 +324,3 @@ def _seconds(stamp: str) -> float:
 
 def _stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _backoff_s(attempt: int) -> float:
-    """0.5 s doubling up to 30 s, each with a random part so that workers do not come back all at once."""
-    return float(min(0.5 * 2.0 ** min(attempt, 10), _MAX_BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311  # no secret

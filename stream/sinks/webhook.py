@@ -9,27 +9,24 @@ Signature (https://www.standardwebhooks.com): ``webhook-id`` (the same for each 
 over id, timestamp and body with dots between them.
 
 The sink is not essential: ``write`` only puts POSTs into a queue for each address, and a task for each sends them, in
-their order, again and again with pauses (or those that ``Retry-After`` asks for) until they are taken.
+their order, again and again with pauses (or those that ``Retry-After`` asks for) until they are taken
+(``stream.sinks.courier``). With ``spool_dir`` the queues are on disk: a batch is acknowledged only after ``write``, so
+what people should know is either there or comes again with its readings, under the same ids.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import hashlib
 import hmac
-import logging
-import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import aiohttp
 from pydantic import Field, SecretStr, model_validator
@@ -39,13 +36,12 @@ from stream.errors import SinkRefused, SinkUnavailable
 from stream.incidentbook import IncidentBook
 from stream.records import Alert, Output
 from stream.settings import with_secret_file
+from stream.sinks.courier import Courier, Couriers, Held, OnDisk, Parcel, Waiting
 from stream.sinks.news import FIELDS, TEMPLATE, News, Per, Post
-
-_log = logging.getLogger(__name__)
+from stream.sinks.trust import trusting
 
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 (what all of them begin with)
 _SHORTEST_KEY: Final = 16
-_MAX_BACKOFF_S: Final = 60.0
 _LONGEST_RETRY_AFTER_S: Final = 3600.0
 
 
@@ -62,8 +58,11 @@ class WebhookSettings(BaseSettings):
     per             what one message is about: an ``alert``; or an ``incident``: of its alerts the first is told, what
                     is worse than those before, what somebody does, and the end of the last. Alerts of no line of the
                     plan (``[lines.NAME]``) are told each by itself in any case
+    ca_file         certificates (PEM) of the authorities to trust in place of the system's, where urls are https
     timeout_s       for one request
-    held_posts      that wait for an address that is away; beyond, the oldest are dropped, and counted
+    held_posts      that wait in memory for an address that is away; beyond, the oldest are dropped, and counted
+    spool_dir       folder where POSTs wait in place of memory, so that they outlive the process; empty: in memory only
+    spool_max_bytes           of each worker and address there; beyond, the oldest are dropped, and counted
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_WEBHOOK_", frozen=True)
@@ -74,8 +73,11 @@ class WebhookSettings(BaseSettings):
     template: str = TEMPLATE
     link: str = ""
     per: Per = "alert"
+    ca_file: Path | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     held_posts: Annotated[int, Field(ge=100)] = 10_000
+    spool_dir: str = ""
+    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
 
     @model_validator(mode="before")
     @classmethod
@@ -86,6 +88,8 @@ class WebhookSettings(BaseSettings):
     def _usable(self) -> WebhookSettings:
         if self.urls and len(self.key()) < _SHORTEST_KEY:
             raise ValueError(f"secret: at least {_SHORTEST_KEY} bytes; `openssl rand -base64 32` makes one")
+        if self.ca_file is not None:
+            trusting(self.ca_file)
         for name, text, known in (
             ("template", self.template, FIELDS),
             ("link", self.link, {"site", "asset", "detector"}),
@@ -109,20 +113,6 @@ class WebhookSettings(BaseSettings):
             raise ValueError("secret: what follows whsec_ is no base64") from None
 
 
-@dataclass(slots=True)
-class _Target:
-    """An address and what it has yet to be told; the oldest first."""
-
-    url: str
-    waiting: deque[Post] = field(default_factory=deque)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def name(self) -> str:
-        """The address for the log: what follows the host may be a secret, as chat rooms make it."""
-        return "/".join(self.url.split("/", 3)[:3])
-
-
 class WebhookSink:
     """Queues what people should know, and posts it.
 
@@ -135,7 +125,6 @@ class WebhookSink:
 
     name = "webhook"
     essential = False
-    spooled_bytes = 0
 
     def __init__(
         self,
@@ -148,42 +137,68 @@ class WebhookSink:
         self._settings = settings
         self._key = settings.key()
         self._clock = clock
-        self._stop_s = stop_s
-        self._targets = [_Target(url) for url in settings.urls.split(",") if url]
         self._incidents = incidents or IncidentBook({})
         self._news = News(settings.template, settings.link, settings.per, self._incidents)
-        self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
-        self.written_lines = self.refused_lines = self.dropped_lines = self.failed_writes = 0
+        addresses = [url for url in settings.urls.split(",") if url]
+        self._couriers = Couriers(self.name, [self._courier(url) for url in addresses], stop_s)
+
+    def _courier(self, url: str) -> Courier[Post]:
+        settings = self._settings
+        waiting: Waiting[Post] = Held(settings.held_posts)
+        if settings.spool_dir:
+            # each address has a queue of its own; what follows the host may be a secret, as chat rooms make it
+            folder = Path(settings.spool_dir) / hashlib.sha256(url.encode()).hexdigest()[:16]
+            waiting = OnDisk(folder, settings.spool_max_bytes, _packed, _unpacked, most=settings.held_posts)
+        return Courier(self.name, _host(url), waiting, partial(self._post, url))
 
     @property
     def held_lines(self) -> int:
         """POSTs that wait, all addresses together."""
-        return sum(len(target.waiting) for target in self._targets)
+        return self._couriers.held_lines
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes of these on disk."""
+        return self._couriers.spooled_bytes
+
+    @property
+    def written_lines(self) -> int:
+        """POSTs that were taken."""
+        return self._couriers.figures().written
+
+    @property
+    def refused_lines(self) -> int:
+        """POSTs that were refused for good."""
+        return self._couriers.figures().refused
+
+    @property
+    def dropped_lines(self) -> int:
+        """POSTs for which there was no room."""
+        return self._couriers.figures().dropped
+
+    @property
+    def failed_writes(self) -> int:
+        """Attempts in vain."""
+        return self._couriers.figures().failed
 
     async def start(self) -> None:
-        """Start to send. No receiver need be there."""
-        if self._tasks or not self._targets:
+        """Start to send. No receiver need be there. Raises ``SinkUnavailable`` where the spool cannot be opened."""
+        if self._couriers.running or not self._couriers.each:
             return
-        self._stopping.clear()
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s))
-        self._tasks = [
-            asyncio.create_task(self._send_on(target, self._session), name="headrace-webhook")
-            for target in self._targets
-        ]
+        await self._couriers.start()
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
+            connector=aiohttp.TCPConnector(ssl=trusting(self._settings.ca_file)),
+        )
 
     async def write(self, output: Output) -> None:
-        """Queue what people should know; never waits."""
+        """Queue what people should know; never waits for a receiver."""
         self._incidents.take(output.alerts)
-        for alert in output.alerts if self._targets else ():
-            post = self._news.post(alert)
-            for target in self._targets if post is not None else ():
-                if len(target.waiting) >= self._settings.held_posts:
-                    target.waiting.popleft()
-                    self.dropped_lines += 1
-                target.waiting.append(post)  # type: ignore[arg-type]  # not None here
-                target.changed.set()
+        for alert in output.alerts if self._couriers.each else ():
+            if (post := self._news.post(alert)) is not None:
+                for courier in self._couriers.each:
+                    await courier.put(Parcel(post.id, post))
 
     def reopen(self, alerts: Iterable[Alert]) -> None:
         """After a restart or a rebalance: people have been told of these, by whoever had them."""
@@ -193,83 +208,51 @@ class WebhookSink:
 
     async def stop(self) -> None:
         """Send what waits, within ``stop_s`` seconds."""
-        tasks, self._tasks = self._tasks, []
-        if not tasks:
-            return
-        self._stopping.set()
-        for target in self._targets:
-            target.changed.set()
-        _, late = await asyncio.wait(tasks, timeout=self._stop_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        if self.held_lines:
-            _log.warning("webhook: stopped with %d posts not sent", self.held_lines)
+        await self._couriers.stop()
         if self._session is not None:
             await self._session.close()
 
-    async def _send_on(self, target: _Target, session: aiohttp.ClientSession) -> None:
-        """Until stopped and sent."""
-        attempt = 0
-        while True:
-            if not target.waiting:
-                if self._stopping.is_set():
-                    return
-                target.changed.clear()
-                await target.changed.wait()
-                continue
-            post = target.waiting[0]
-            try:
-                await self._post(target, session, post)
-            except SinkUnavailable as error:
-                self.failed_writes += 1
-                if attempt == 0:
-                    _log.warning("webhook: %s; %d posts wait", error, len(target.waiting))
-                backoff_s = min(0.5 * 2.0 ** min(attempt, 10), _MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
-                await self._pause(max(error.retry_after_s, backoff_s))
-                attempt += 1
-                continue
-            except SinkRefused as error:
-                self.refused_lines += 1
-                _log.error("webhook: refused %s: %s", post.id, error)
-            except Exception:  # a fault of ours: what comes after it must not be lost as well
-                self.refused_lines += 1
-                _log.exception("webhook: %s cannot be sent", post.id)
-            else:
-                self.written_lines += 1
-                if attempt:
-                    _log.info("webhook: %s takes posts again after %d attempts", target.name, attempt)
-            attempt = 0
-            if target.waiting and target.waiting[0] is post:  # else it was dropped meanwhile, for there was no room
-                target.waiting.popleft()
-
-    async def _post(self, target: _Target, session: aiohttp.ClientSession, post: Post) -> None:
+    async def _post(self, url: str, posts: Sequence[Post]) -> None:
         """Raises ``SinkUnavailable`` and ``SinkRefused``; neither has the whole address in it."""
-        now_s = int(self._clock())
-        headers = {
-            "Content-Type": "application/json",
-            "webhook-id": post.id,
-            "webhook-timestamp": str(now_s),
-            "webhook-signature": signature(self._key, post.id, now_s, post.body),
-        }
-        try:
-            async with session.post(target.url, data=post.body, headers=headers, allow_redirects=False) as answer:
-                if answer.status < 300:
-                    return
-                said = f"{target.name}: HTTP {answer.status}"
-                if answer.status in {401, 403, 404, 408, 425, 429} or answer.status >= 500 or answer.status < 400:
-                    raise SinkUnavailable(said, _retry_after_s(answer.headers.get("Retry-After"), self._clock()))
-                raise SinkRefused(said)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise SinkUnavailable(f"{target.name}: {type(error).__name__}", 0.0) from None
+        if self._session is None:
+            raise SinkUnavailable(f"{_host(url)}: not started")
+        for post in posts:
+            now_s = int(self._clock())
+            headers = {
+                "Content-Type": "application/json",
+                "webhook-id": post.id,
+                "webhook-timestamp": str(now_s),
+                "webhook-signature": signature(self._key, post.id, now_s, post.body),
+            }
+            try:
+                async with self._session.post(url, data=post.body, headers=headers, allow_redirects=False) as answer:
+                    if answer.status >= 300:
+                        _refuse(f"{_host(url)}: HTTP {answer.status}", answer, self._clock())
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                raise SinkUnavailable(f"{_host(url)}: {type(error).__name__}", 0.0) from None
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep; much shorter when the worker is about to stop."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may lose a cancellation, and stop would hang
-                await self._stopping.wait()
-        if self._stopping.is_set():
-            await asyncio.sleep(min(seconds, 0.25))
+
+def _refuse(said: str, answer: aiohttp.ClientResponse, now_s: float) -> NoReturn:
+    if answer.status in {401, 403, 404, 408, 425, 429} or answer.status >= 500 or answer.status < 400:
+        raise SinkUnavailable(said, _retry_after_s(answer.headers.get("Retry-After"), now_s))
+    raise SinkRefused(said)
+
+
+def _host(url: str) -> str:
+    """An address for the log: what follows the host may be a secret, as chat rooms make it."""
+    return "/".join(url.split("/", 3)[:3])
+
+
+def _packed(parcel: Parcel[Post]) -> str:
+    return f"{parcel.what.id}\n{parcel.what.body.decode()}"
+
+
+def _unpacked(text: str) -> Parcel[Post]:
+    """Raises ``ValueError``."""
+    post_id, newline, body = text.partition("\n")
+    if not newline or not post_id:
+        raise ValueError("no id")
+    return Parcel(post_id, Post(post_id, body.encode()))
 
 
 def signature(key: bytes, post_id: str, at_s: int, body: bytes) -> str:

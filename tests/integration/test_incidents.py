@@ -1,42 +1,29 @@
-"""An incident of a line whose assets are on two workers: both pages show all of it, and messages say what it is."""
+"""What people are told, by real workers: incidents whose assets are on two of them, and over a crash."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from receiver import Receiver
 from worker_process import Worker, run
 
 from models.datasets import Recording
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+SECRET = "a secret of some length"
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def messages() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(address, what came there)."""
-    taken: list[dict[str, Any]] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", taken
-    server.shutdown()
-    server.server_close()
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.stop()
 
 
 def test_both_workers_show_the_whole_incident(
@@ -44,12 +31,12 @@ def test_both_workers_show_the_whole_incident(
     start_worker: Callable[..., Worker],
     make_recording: Callable[..., Recording],
     write_csv: Callable[..., Path],
-    messages: tuple[str, list[dict[str, Any]]],
+    receiver: Receiver,
     tmp_path: Path,
 ) -> None:
     own_plan.write_text(own_plan.read_text() + '\n[lines.north]\nassets = ["pump-*"]\n')
-    address, taken = messages
-    hooks = {"HEADRACE_WEBHOOK_URLS": address, "HEADRACE_WEBHOOK_SECRET": "a secret of some length"}
+    taken = receiver.start().taken
+    hooks = {"HEADRACE_WEBHOOK_URLS": receiver.url, "HEADRACE_WEBHOOK_SECRET": SECRET}
     first = start_worker(own_plan, **hooks)
     second = start_worker(own_plan, **hooks)
     both = (first, second)
@@ -83,6 +70,42 @@ def test_both_workers_show_the_whole_incident(
     assert {post["incident"]["line"] for post in taken} == {"north"}
     assert first.metric("headrace_control_records_total", control="alerts", outcome="applied") >= 6
     assert (first.stop(), second.stop()) == (0, 0)
+
+
+def test_what_was_to_be_told_when_a_worker_was_killed_is_told_by_the_next(
+    own_plan: Path,
+    start_worker: Callable[..., Worker],
+    make_recording: Callable[..., Recording],
+    write_csv: Callable[..., Path],
+    receiver: Receiver,
+    tmp_path: Path,
+) -> None:
+    worker = start_worker(
+        own_plan,
+        HEADRACE_WEBHOOK_URLS=receiver.url,  # it is away
+        HEADRACE_WEBHOOK_SECRET=SECRET,
+        HEADRACE_WEBHOOK_SPOOL_DIR=str(tmp_path / "spool"),
+    )
+    data = tmp_path / "data"
+    data.mkdir()
+    write_csv(make_recording("pump-1", rows=300, seed=1, fault=(100, 140)), data)
+    write_csv(make_recording("pump-2", rows=300, seed=2, fault=(288, 300)), data)
+    run(worker, "replay", str(data), "--plan", str(own_plan))
+    worker.has_read(600)  # and committed: nobody will read them again
+    held = worker.metric("headrace_sink_held_lines", sink="webhook")
+    assert held >= 6  # two detectors: two that have opened and are over, two that are open
+    assert worker.metric("headrace_sink_spooled_bytes", sink="webhook") > 0
+    worker.kill()
+    receiver.start()
+    worker.start_again()
+    worker.wait(lambda: len(receiver.taken) >= held, 60, "telling what was left")
+    told = {(post["data"]["asset"], post["data"]["detector"], post["type"]) for post in receiver.taken}
+    opened = {(f"pump-{number}", detector, "alert.open") for number in (1, 2) for detector in ("quick", "slow")}
+    over = {("pump-1", detector, "alert.resolved") for detector in ("quick", "slow")}
+    assert opened | over <= told
+    assert len(set(receiver.ids)) == held
+    worker.wait(lambda: worker.metric("headrace_sink_held_lines", sink="webhook") == 0, 60, "through")
+    assert worker.stop() == 0
 
 
 def shares(worker: Worker) -> bool:

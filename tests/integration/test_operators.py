@@ -9,16 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kafka.partitioner.default import murmur2
 from worker_process import Worker, run
 
 from models.datasets import Recording
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 
 def part(recording: Recording, start: int, stop: int) -> Recording:
     rows = slice(start, stop)
     return Recording(recording.asset, recording.at_ms[rows], recording.signals, recording.values[rows], None)
+
+
+def partition(asset: str) -> int:
+    """Which of the four partitions an asset's readings go to."""
+    return int(murmur2(asset.encode()) & 0x7FFFFFFF) % 4
 
 
 def test_an_alert_is_acknowledged_labelled_shelved_and_resolved_over_a_crash(
@@ -28,6 +34,8 @@ def test_an_alert_is_acknowledged_labelled_shelved_and_resolved_over_a_crash(
     write_csv: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
+    own_plan.write_text(own_plan.read_text() + "\n[quality]\nstale_after_periods = 30\n")
+    beside = next(name for number in range(2, 99) if partition(name := f"pump-{number}") == partition("pump-1"))
     whole = make_recording("pump-1", rows=400, seed=1)
     whole.values[100:, 1] += np.where(np.arange(300) % 2, 12.0, -12.0)  # to and fro: nothing gets used to it
     worker = start_worker(own_plan)
@@ -35,7 +43,7 @@ def test_an_alert_is_acknowledged_labelled_shelved_and_resolved_over_a_crash(
 
     def play(start: int, stop: int) -> None:
         folder = tmp_path / f"{start}"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         write_csv(part(whole, start, stop), folder)
         run(worker, "replay", str(folder), *plan)
 
@@ -46,8 +54,14 @@ def test_an_alert_is_acknowledged_labelled_shelved_and_resolved_over_a_crash(
     def slow_one() -> dict[str, Any]:
         return next(alert for alert in alerts() if alert["detector"] == "slow")
 
+    (tmp_path / "0").mkdir()
+    write_csv(make_recording(beside, rows=60, seed=2), tmp_path / "0")  # after a minute it says nothing more
     play(0, 160)
-    worker.has_read(160)
+    worker.has_read(220)
+    silent = next(alert for alert in alerts() if alert["detector"] == "stale")
+    assert (silent["asset"], [event["what"] for event in silent["life"]]) == (beside, ["open"])
+    said = run(worker, "alerts", "ack", silent["id"], *plan, "--by", "anna", "--comment", "gateway is off")
+    assert "acknowledged by anna" in said
     alert = slow_one()
     short = alert["id"][:8]
     said = run(worker, "alerts", "ack", short, *plan, "--by", "anna", "--comment", "on my way")
@@ -61,6 +75,8 @@ def test_an_alert_is_acknowledged_labelled_shelved_and_resolved_over_a_crash(
     assert after["acknowledged"]["by"] == "anna"
     assert after["sequence"] > alert["sequence"] + 1  # it went on
     assert [event["what"] for event in after["life"] if event.get("by")] == ["ack"]  # and was done once
+    silent = next(held for held in alerts() if held["detector"] == "stale")
+    assert (silent["acknowledged"]["comment"], silent["state"]) == ("gateway is off", "updated")
 
     assert "shelved until" in run(worker, "alerts", "shelve", short, *plan, "--for", "1h", "--by", "ben")
     said = run(worker, "alerts", "label", short, "false_alarm", *plan, "--by", "anna", "--comment", "cleaning")
@@ -86,4 +102,6 @@ def test_an_alert_is_acknowledged_labelled_shelved_and_resolved_over_a_crash(
     )
     assert all("maintenance" in held["suppressed"] for held in alerts())
     run(worker, "maintenance", "stop", "pump-*", *plan)
+    assert run(worker, "alerts", "resolve", silent["id"], *plan, "--by", "anna")
+    assert all(held["detector"] != "stale" for held in alerts())
     assert worker.stop() == 0

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 from certificates import authority, certificate
+from pydantic import SecretStr
+from receiver import Receiver
 from servers import InfluxDB, alertmanager_server, need
 
 from stream.errors import ConfigError, SinkUnavailable
-from stream.records import Alert, Output, Scores
+from stream.records import Alert, Event, Output, Scores
 from stream.settings import from_environment
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.influxclient import InfluxClient, InfluxSettings
 from stream.sinks.influxdb import InfluxSink
+from stream.sinks.webhook import WebhookSettings, WebhookSink
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
@@ -98,13 +101,47 @@ async def test_alertmanager_is_told_over_tls_by_who_trusts_it_and_not_by_who_doe
         server.stop()
 
 
+async def test_a_webhook_is_told_over_tls_by_who_trusts_it_and_not_by_who_does_not(
+    keys: Path, make_alert: Callable[..., Alert]
+) -> None:
+    receiver = Receiver(keys).start()
+    life = (Event(what="open", at="2026-11-23T08:00:00.000Z"),)
+    wrong_name = receiver.url.replace("localhost", "127.0.0.1")
+    try:
+        for number, (url, ca_file, wanted) in enumerate(
+            (
+                (receiver.url, keys / "other.pem", False),
+                (receiver.url, None, False),
+                (wrong_name, keys / "ca.pem", False),
+                (receiver.url, keys / "ca.pem", True),
+            )
+        ):
+            settings = WebhookSettings(urls=url, secret=SecretStr("x" * 32), ca_file=ca_file)
+            sink = WebhookSink(settings, stop_s=1.0)
+            await sink.start()
+            await sink.write(Output(alerts=(make_alert(id=f"a{number}", life=life),)))
+            async with asyncio.timeout(30):
+                while not (sink.written_lines or sink.failed_writes):  # noqa: ASYNC110 (the sink tells nobody)
+                    await asyncio.sleep(0.01)
+            await sink.stop()
+            assert (sink.written_lines, bool(sink.failed_writes)) == (int(wanted), not wanted)
+        assert receiver.ids == ["a3:0"]
+    finally:
+        receiver.stop()
+
+
 @pytest.mark.parametrize(
     ("kind", "variable"),
-    [(InfluxSettings, "HEADRACE_INFLUX_CA_FILE"), (AlertmanagerSettings, "HEADRACE_ALERTMANAGER_CA_FILE")],
+    [
+        (InfluxSettings, "HEADRACE_INFLUX_CA_FILE"),
+        (AlertmanagerSettings, "HEADRACE_ALERTMANAGER_CA_FILE"),
+        (WebhookSettings, "HEADRACE_WEBHOOK_CA_FILE"),
+    ],
 )
 def test_a_file_without_a_certificate_stops_the_start(
     kind: type, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HEADRACE_WEBHOOK_SECRET", "x" * 32)
     for content in (None, "no certificate"):
         if content:
             (tmp_path / "ca.pem").write_text(content)
