@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from stream.decide import Episode, Identity, Rules, alert_id, answer, standing
 from stream.desk import Desk
+from stream.episode import Episode, Identity, Rules, alert_id, answer, standing
 from stream.labels import Label
 from stream.operate import apply, heed
 from stream.partition import Partition

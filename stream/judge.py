@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.base import Scored, UInt8
-from stream.decide import Opinion, decide
+from stream.decide import decide
+from stream.episode import Opinion
 from stream.grid import Cells
 from stream.heat import heat_maps
 from stream.lane import Lane

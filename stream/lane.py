@@ -11,7 +11,8 @@ import numpy as np
 
 from stream.agreement import Agreement
 from stream.arrive import milliseconds
-from stream.decide import DecisionState, Identity, Rules
+from stream.decide import DecisionState
+from stream.episode import Identity, Rules
 from stream.grid import Filler, Grid
 from stream.records import Float64, Int32, Int64
 from stream.settings import DetectorSettings

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from models.base import KINDS
-from stream.decide import DecisionState, Identity, Rules, decide
+from stream.decide import DecisionState, decide
+from stream.episode import Identity, Rules
 from stream.records import Alert, Bool, Float64, Int32, Int64, UInt8
 from stream.settings import QualitySettings, SignalSettings
 from stream.window import room_for

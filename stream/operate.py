@@ -7,7 +7,7 @@ less deadband): only then may a new alert begin. What is still over the threshol
 from __future__ import annotations
 
 from stream.actions import Action
-from stream.decide import Episode, Identity, Rules, answer
+from stream.episode import Episode, Identity, Rules, answer
 from stream.labels import Label
 from stream.records import Acknowledged, Alert, Shelved
 from stream.sources.json import timestamp

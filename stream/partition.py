@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stream.assembly import Image
-from stream.decide import standing
+from stream.episode import standing
 from stream.lane import Lane, LaneKey
 from stream.limits import Limits
 from stream.presence import Presence

@@ -24,9 +24,9 @@ from stream.actions import ON_ALERTS, Action
 from stream.agreement import Agreement
 from stream.arrive import Arrivals, Arrived, arrive, drain, milliseconds
 from stream.assembly import Image
-from stream.decide import standing
 from stream.decode import Decoder
 from stream.desk import Desk
+from stream.episode import standing
 from stream.hear import heed_label, move, open_in, operate, retell
 from stream.heirs import begin_heir, seed, succeed, watch_both
 from stream.judge import Judged, Sitting, inspect, judge, watch

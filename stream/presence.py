@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from stream.decide import Episode, Identity, Rules, answer, standing
+from stream.episode import Episode, Identity, Rules, answer, standing
 from stream.records import Alert, Int32, Int64, State
 from stream.sources.json import timestamp
 from stream.window import NEVER, firsts, room_for

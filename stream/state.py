@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.decide import Episode
+from stream.episode import Episode
 from stream.errors import StateRefused
 from stream.records import Bool, Float64, Int32, Int64
 from stream.window import NEVER

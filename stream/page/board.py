@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.base import KINDS
-from stream.decide import BAND_SIGMAS
+from stream.episode import BAND_SIGMAS
 from stream.incidentbook import IncidentBook
 from stream.incidents import Incident
 from stream.page.alerts import AlertBook

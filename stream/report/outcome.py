@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from models.evaluate import Event, Matching, events_of, match
-from stream.decide import BAND_SIGMAS
+from stream.episode import BAND_SIGMAS
 from stream.records import Alert, Bool, Cause, Float64, Int64, Scores, Severity
 from stream.report.sightings import Sighting
 

@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from stream.decide import DecisionState, Identity, Rules, decide
+from stream.decide import DecisionState, decide
+from stream.episode import Identity, Rules
 from stream.lane import rules_of
 from stream.pipeline import Shelf
 from stream.records import Alert, Scores

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.base import KINDS
-from stream.decide import BAND_SIGMAS
+from stream.episode import BAND_SIGMAS
 from stream.records import Bool, Float64, Int64, Scores
 
 

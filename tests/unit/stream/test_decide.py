@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.drift import Drift, followed
-from stream.decide import DecisionState, Identity, Opinion, Rules, alert_id, decide
+from stream.decide import DecisionState, decide
+from stream.episode import Identity, Opinion, Rules, alert_id
 from stream.records import Alert, Diagnosis, HeatMap, Scores, to_json
 
 SIGNALS = ("pressure", "temperature")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from stream.actions import Action
-from stream.decide import DecisionState, Identity, Rules, decide
+from stream.decide import DecisionState, decide
 from stream.desk import Desk
+from stream.episode import Identity, Rules
 from stream.labels import HIGHEST, LOWEST, Label, factor
 from stream.operate import apply, heed
 from stream.records import Alert, Scores

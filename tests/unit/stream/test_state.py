@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.datasets import Recording
 from stream import state as subject
 from stream.assembly import Assembly, Image, block_key, meta_key, prefix
-from stream.decide import Episode
+from stream.episode import Episode
 from stream.errors import StateRefused
 from stream.pipeline import Pipeline
 from stream.records import Output, Record
