@@ -16,7 +16,7 @@ from typing import Final
 from stream.actions import ON_ALERTS, Action
 from stream.labels import Label, factor
 from stream.maintenance import Maintenance
-from stream.operating import ModeSettings, epoch_ms
+from stream.operating import epoch_ms
 from stream.records import Alert
 from stream.settings import Plan
 
@@ -88,13 +88,9 @@ class Desk:
         held = self._by_lane.get((detector, asset))
         return factor(label for label in held.values() if label.model_version == model_version) if held else 1.0
 
-    def mode(self, detector: str, asset: str) -> ModeSettings | None:
-        """The mode that the asset is in by an operator's word, if the plan makes a difference of it."""
-        for pattern, name in reversed(self._modes.items()):
-            if fnmatchcase(asset, pattern):
-                settings = self.plan.modes.get(name)
-                return settings if settings is not None and settings.concerns(detector, asset) else None
-        return None
+    def spoken(self, asset: str) -> str:
+        """The mode that an asset is in by an operator's word; empty: none."""
+        return next((name for pattern, name in reversed(self._modes.items()) if fnmatchcase(asset, pattern)), "")
 
     def muted(self, alert: Alert) -> str:
         """Why nobody is to be told of an alert now; empty if they are."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -21,6 +21,7 @@ from stream.actions import Action
 from stream.follow import follow
 from stream.labels import Label
 from stream.maintenance import Maintenance
+from stream.operating import ModeSettings
 from stream.reader import read_records
 from stream.records import Alert, Bool, Int64
 from stream.settings import KafkaSettings, Plan
@@ -177,6 +178,22 @@ def left_out(keys: Sequence[tuple[str, int]], recordings: Iterable[Recording]) -
         (held.asset, at) for held in recordings if held.labels is not None for at in held.at_ms[held.labels].tolist()
     }
     return np.fromiter((key in labelled for key in keys), dtype=bool, count=len(keys))
+
+
+def learnt_in(recording: Recording, modes: Mapping[str, ModeSettings], only_in: Collection[str]) -> Recording:
+    """A recording whose ``labels`` leave out all but these modes, as far as a signal shows them; all of it where none
+    does.
+    """
+    shown: Bool | None = None
+    for name in only_in:
+        mode = modes[name]
+        if mode.signal in recording.signals and mode.may_be_of(recording.asset):
+            now = mode.shown_by(recording.values[:, recording.signals.index(mode.signal)])
+            shown = now if shown is None else shown | now
+    if shown is None:
+        return recording
+    labels = ~shown if recording.labels is None else recording.labels | ~shown
+    return replace(recording, labels=labels)
 
 
 @dataclass(frozen=True, slots=True)

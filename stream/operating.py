@@ -7,9 +7,10 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from stream.records import Alert
+from stream.records import Alert, Bool, Float64
 
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -69,7 +70,8 @@ class ModeSettings(_Strict):
     """An operating mode, such as a start-up: what it does to the thresholds while an asset is in it.
 
     An asset is in it while its ``signal`` is from ``low`` to ``high``, for detectors that see this signal, or by an
-    operator's word (``headrace mode``, or a record on the actions topic).
+    operator's word (``headrace mode``, or a record on the actions topic). A detector may judge in some modes alone
+    (``detectors.NAME.only_in``): with ``judge = false`` for the one that judges otherwise, a mode has another detector.
 
     assets, detectors   patterns: where it makes a difference
     factor         what the threshold is multiplied by
@@ -87,8 +89,6 @@ class ModeSettings(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.factor == 1.0 and self.judge:
-            raise ValueError("give a factor, or judge = false: as it is the mode changes nothing")
         if bool(self.signal) != (self.low is not None or self.high is not None):
             raise ValueError("signal goes with low, high or both")
         return self
@@ -96,6 +96,16 @@ class ModeSettings(_Strict):
     def concerns(self, detector: str, asset: str) -> bool:
         """Whether the mode makes a difference for an asset and a detector."""
         return _any(asset, self.assets) and _any(detector, self.detectors)
+
+    def may_be_of(self, asset: str) -> bool:
+        """Whether an asset can be in it."""
+        return _any(asset, self.assets)
+
+    def shown_by(self, values: Float64) -> Bool:
+        """Where the signal shows the mode, (row,) as ``values``; not where it has no value."""
+        low, high = (-np.inf if self.low is None else self.low), (np.inf if self.high is None else self.high)
+        shown: Bool = (values >= low) & (values <= high)
+        return shown
 
     @property
     def weight(self) -> float:

@@ -32,6 +32,7 @@ from stream.heirs import begin_heir, seed, succeed, watch_both
 from stream.judge import Judged, Sitting, inspect, judge, watch
 from stream.labels import Label
 from stream.lane import Lane, open_lane
+from stream.modes import factors
 from stream.partition import Partition, Restored
 from stream.records import (
     Alert,
@@ -494,22 +495,7 @@ class Pipeline:
 
     def _factors(self, lane: Lane, slots: Int32, values: Float64) -> Float64 | None:
         """What each row's threshold is multiplied by, for labels and modes; None where nothing moves it."""
-        found = lane.moved_at(slots)
-        if not self._plan.modes:
-            return found
-        factors: Float64 = np.ones(len(slots)) if found is None else found
-        present = np.unique(slots).tolist()
-        spoken = {slot: mode for slot in present if (mode := self.desk.mode(lane.detector, lane.names[slot]))}
-        for slot, mode in spoken.items():
-            factors[slots == slot] *= mode.weight
-        for mode in self._plan.modes.values():
-            if mode.signal not in lane.artifact.signals:
-                continue
-            concerned = [slot for slot in present if mode.concerns(lane.detector, lane.names[slot])]
-            column = values[:, lane.artifact.signals.index(mode.signal)]
-            low, high = (-np.inf if mode.low is None else mode.low), (np.inf if mode.high is None else mode.high)
-            factors[np.isin(slots, concerned) & (column >= low) & (column <= high)] *= mode.weight
-        return factors
+        return factors(self._plan.modes, self.desk, lane, slots, values)
 
     def _still(self, lane: Lane, slots: Int32, at_ms: Int64) -> Bool | None:
         """Which rows no threshold follows, for their assets are being worked on; None: none of them."""

@@ -211,6 +211,8 @@ class DetectorSettings(_Strict):
     major_at, critical_at  multiples of the threshold that make it worse
     escalate_after_s       an alert that lasts so long becomes one step more severe
     re_alarm_after_s       people are called again when nobody has acknowledged it for so long; 0: never
+    only_in                modes (``[modes.NAME]``) in which alone it judges: other readings are scored and are evidence
+                           of nothing, and where the mode's signal shows them they are left out of training. Empty: all
     config                 settings of the detector itself, used when it is trained
     """
 
@@ -232,6 +234,7 @@ class DetectorSettings(_Strict):
     critical_at: Annotated[float, Field(gt=1)] = 3.0
     escalate_after_s: Seconds = 3600.0
     re_alarm_after_s: Seconds = 0.0
+    only_in: tuple[Name, ...] = ()
     drift: DriftSettings = DriftSettings()
     config: dict[str, Any] = {}
 
@@ -363,6 +366,7 @@ class Plan(_Strict):
     def _consistent(self) -> Self:
         for name in sorted({"stale", "signals"} & self.detectors.keys()):
             raise ValueError(f"detectors.{name}: alerts on the data themselves have this name; choose another")
+        self._check_modes()
         inspecting = {name for name, settings in self.detectors.items() if settings.kind in registry.inspectors()}
         if pictures := self.input.format == "pictures":
             for name in sorted(self.detectors.keys() - inspecting):
@@ -372,6 +376,19 @@ class Plan(_Strict):
         if inspecting and not pictures:
             raise ValueError(f"input.format: detectors.{min(inspecting)} reads pictures: set it to 'pictures'")
         return self
+
+    def _check_modes(self) -> None:
+        named = {mode for settings in self.detectors.values() for mode in settings.only_in}
+        for name, settings in self.detectors.items():
+            for mode in settings.only_in:
+                if mode not in self.modes:
+                    raise ValueError(f"detectors.{name}.only_in: there is no modes.{mode}")
+        for name, held in self.modes.items():
+            if held.factor == 1.0 and held.judge and name not in named:
+                raise ValueError(
+                    f"modes.{name}: give a factor, or judge = false, or let a detector be only_in it: "
+                    "as it is it changes nothing"
+                )
 
     def stored(self, name: str) -> str:
         """The name in the store of detector ``name``'s model; empty if its artifact is a plain folder."""

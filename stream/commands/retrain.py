@@ -25,7 +25,7 @@ from stream.commands.teach import Taught, show_taught, teach
 from stream.commands.train import cut, keep, train_one
 from stream.comparing import measure
 from stream.errors import BrokerError, ConfigError, SinkUnavailable
-from stream.hindsight import Said, Stretch, marked, read_past, said_of
+from stream.hindsight import Said, Stretch, learnt_in, marked, read_past, said_of
 from stream.history import bound, read_topic
 from stream.orders import order_of, send
 from stream.recall import read_influxdb
@@ -164,7 +164,7 @@ def retrain(
     grace_ms = round(1000 * (now.window * now.period_s + settings.on_delay_s))
     past = [held for held in past if held.end_ms >= from_ms and held.start_ms <= to_ms and settings.watches(held.asset)]
     # windows that begin before a fault see it too, and what is over takes a window to be gone
-    clean = [marked(held, past, margin_ms=grace_ms) for held in watched]
+    clean = [learnt_in(marked(held, past, margin_ms=grace_ms), plan.modes, settings.only_in) for held in watched]
     before = measure(plan, detector, now, watched)
     found = drift(before, clean, recent_from_ms=cut_ms)
     told = Retrained(

@@ -22,7 +22,7 @@ from models.pictures import read_folder
 from models.train import infer_period_s, train
 from stream.commands.console import bar
 from stream.errors import ConfigError
-from stream.hindsight import Stretch, marked, read_past
+from stream.hindsight import Stretch, learnt_in, marked, read_past
 from stream.history import read_topic
 from stream.settings import DetectorSettings, KafkaSettings, ModelsSettings, Plan, from_environment, load_plan
 
@@ -168,7 +168,9 @@ def train_plan(
                 progress.update(current, completed=step, total=total, note=note)
 
             try:
-                artifact = train_one(settings, marked_for(settings, chosen, past), seed=seed, progress=report)
+                known = marked_for(settings, chosen, past)
+                history = [learnt_in(held, plan.modes, settings.only_in) for held in known]
+                artifact = train_one(settings, history, seed=seed, progress=report)
             except TrainingError as error:
                 raise TrainingError(f"detectors.{name}{f' for {asset}' if asset else ''}: {error}") from None
             done.append((name, asset, keep(plan, name, asset, artifact), artifact))

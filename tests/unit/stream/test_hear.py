@@ -14,10 +14,13 @@ from models.datasets import Recording
 from stream.actions import Action
 from stream.assembly import Image
 from stream.desk import Desk
+from stream.errors import ConfigError
+from stream.hindsight import learnt_in
 from stream.labels import Label
+from stream.operating import ModeSettings
 from stream.pipeline import Pipeline
 from stream.records import Alert, Output, Record
-from stream.settings import Plan
+from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 
 NOW = "2026-11-25T08:00:00.000Z"
@@ -178,6 +181,58 @@ def test_a_mode_by_an_operators_word(plan: Plan, records: list[Record]) -> None:
     word = {"id": "mode-0001", "action": "mode", "asset": "pump-1", "mode": "startup", "by": "anna", "at": NOW}
     pipeline.act(msgspec.convert(word, Action))
     assert {held.detector for held in pipeline.process(0, records[:200]).alerts} == {"slow"}
+
+
+def other_in(plan: Plan, mode: dict[str, Any]) -> Pipeline:
+    """A pipeline with ``slow`` for a mode, and ``quick`` for all else."""
+    table = plan.model_dump(exclude_unset=True)
+    table["modes"] = {"startup": {"judge": False, "detectors": ["quick"], **mode}}
+    table["detectors"]["slow"]["only_in"] = ["startup"]
+    return started(Plan.model_validate({**table, "folder": plan.folder}))
+
+
+def test_a_mode_has_another_detector_by_an_operators_word(plan: Plan, records: list[Record]) -> None:
+    pipeline = other_in(plan, {})
+    told = [held.detector for held in pipeline.process(0, records[:110]).alerts]
+    word = {"id": "mode-0001", "action": "mode", "asset": "pump-1", "mode": "startup", "by": "anna", "at": NOW}
+    pipeline.act(msgspec.convert(word, Action))
+    told_in_it = [held.detector for held in pipeline.process(0, records[110:200]).alerts]
+    assert set(told) <= {"quick"}
+    assert "slow" in told_in_it
+
+
+def test_a_mode_has_another_detector_where_its_signal_shows_it(plan: Plan, records: list[Record]) -> None:
+    never, always = other_in(plan, {"signal": "heat", "low": 1e9}), other_in(plan, {"signal": "heat", "high": 1e9})
+    assert {held.detector for held in never.process(0, records[:200]).alerts} == {"quick"}
+    output = always.process(0, records[:200])
+    assert {held.detector for held in output.alerts} == {"slow"}
+    assert {scores.detector for scores in output.scores} == {"quick", "slow"}  # both have their windows all the time
+
+
+def test_what_a_detector_does_not_judge_it_does_not_learn(make_recording: Callable[..., Recording]) -> None:
+    modes = {"hot": ModeSettings(signal="heat", low=71.0), "cold": ModeSettings(signal="heat", high=69.0)}
+    held = make_recording("pump-1", rows=300)
+    heat = held.values[:, held.signals.index("heat")]
+    learnt = learnt_in(held, modes, ("hot",))
+    assert learnt.labels is not None
+    assert learnt.labels.tolist() == (heat < 71.0).tolist()
+    both = learnt_in(held, modes, ("hot", "cold"))
+    assert both.labels is not None
+    assert both.labels.tolist() == ((heat < 71.0) & (heat > 69.0)).tolist()
+    assert learnt_in(held, modes, ()) is held
+
+
+@pytest.mark.parametrize(
+    ("modes", "only_in", "wrong"),
+    [({"startup": {}}, [], "changes nothing"), ({}, ["startup"], r"only_in: there is no modes\.startup")],
+)
+def test_a_mode_that_makes_no_difference_or_is_not_there_is_refused(
+    plan: Plan, modes: dict[str, Any], only_in: list[str], wrong: str
+) -> None:
+    table = plan.model_dump(exclude_unset=True) | {"modes": modes}
+    table["detectors"]["slow"]["only_in"] = only_in
+    with pytest.raises(ConfigError, match=wrong):
+        parse_plan(table)
 
 
 def test_the_desk_keeps_a_bounded_number_of_alerts(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,10 +227,9 @@ def test_labels_count_for_the_version_of_the_model_that_they_were_given_to() -> 
 
 def test_the_newest_word_on_a_mode_holds_until_it_is_taken_back() -> None:
     desk = Desk(plan(modes={"startup": {"judge": False}, "cleaning": {"factor": 2.0, "assets": ["pump-*"]}}))
-    assert desk.mode("pumps", "pump-1") is None
+    assert desk.spoken("pump-1") == ""
     desk.take(deed("mode", asset="*", alert="", mode="startup"))
     desk.take(deed("mode", asset="pump-1", alert="", mode="cleaning", id="mode-0002"))
-    assert desk.mode("pumps", "pump-1") == desk.plan.modes["cleaning"]
-    assert desk.mode("pumps", "fan-1") == desk.plan.modes["startup"]
+    assert (desk.spoken("pump-1"), desk.spoken("fan-1")) == ("cleaning", "startup")
     desk.take(deed("mode", asset="pump-1", alert="", mode="", id="mode-0003"))
-    assert desk.mode("pumps", "pump-1") == desk.plan.modes["startup"]
+    assert desk.spoken("pump-1") == "startup"
