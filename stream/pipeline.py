@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
@@ -27,11 +26,13 @@ from stream.assembly import Image
 from stream.decode import Decoder
 from stream.desk import Desk
 from stream.episode import standing
+from stream.fitting import Fitting, Shelf, block_size
 from stream.hear import heed_label, move, open_in, operate, retell
-from stream.heirs import begin_heir, seed, succeed, watch_both
+from stream.heirs import watch_both
 from stream.judge import Judged, Sitting, inspect, judge, watch
 from stream.labels import Label
-from stream.lane import Lane, open_lane
+from stream.lane import Lane
+from stream.letters import failed, from_the_future, too_late
 from stream.modes import factors
 from stream.partition import Partition, Restored
 from stream.records import (
@@ -42,42 +43,15 @@ from stream.records import (
     Float64,
     Int32,
     Int64,
-    Late,
     Output,
     RawRecord,
     Readings,
-    Record,
     Scores,
 )
-from stream.reorder import Rows
 from stream.settings import Plan
-from stream.sources.json import encode, timestamp
-from stream.state import BLOCK_BYTES, MOST_ASSETS, Block, Meta, Served
-
-if TYPE_CHECKING:
-    from models.artifact import Artifact
+from stream.state import Block, Meta, Served
 
 _log = logging.getLogger(__name__)
-
-
-class Shelf(Protocol):
-    """Where the pipeline finds its models."""
-
-    def find(self, detector: str, asset: str) -> Artifact | None:
-        """The artifact that serves ``detector`` for ``asset``; None if there is none."""
-        ...
-
-    def signals(self) -> tuple[str, ...]:
-        """All signals that any artifact looks at, sorted."""
-        ...
-
-    def serving(self) -> Iterator[tuple[str, Artifact]]:
-        """Every artifact with its detector's name in the plan."""
-        ...
-
-    def version(self, detector: str, version: str) -> Artifact | None:
-        """A version of a detector's model in the store, if it has been loaded."""
-        ...
 
 
 class Pipeline:
@@ -85,7 +59,6 @@ class Pipeline:
 
     def __init__(self, plan: Plan, shelf: Shelf, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._plan = plan
-        self._shelf = shelf
         self._clock = clock
         self._decoder = Decoder(plan.input, shelf.signals())
         self._partitions: dict[int, Partition] = {}
@@ -98,6 +71,7 @@ class Pipeline:
         self.desk = Desk(plan)
         self._unsettled: set[int] = set()
         self._arrivals = Arrivals(plan, self._decoder.signals, min(periods_s, default=1.0))
+        self._fitting = Fitting(plan, shelf, self.desk, self._arrivals, self._decoder.signals, self._evict_after_ms)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -149,8 +123,8 @@ class Pipeline:
         return replace(
             output,
             alerts=self._heard(partition, output.alerts),
-            dead=(*self._future(readings, found.future, records), *output.dead),
-            late=tuple(self._late(readings, found.late, records)),
+            dead=(*from_the_future(readings, found.future, records), *output.dead),
+            late=tuple(too_late(readings, found.late, records, self._too_late)),
         )
 
     def finish(self, partition: int) -> Output:
@@ -198,7 +172,7 @@ class Pipeline:
                     results, outcome = watch_both(lane, slots, chosen, pause_ms, rows, sitting)
                     if outcome:
                         state.served[lane.detector] = Served(lane.artifact.version)
-                        self._touch_all(state, lane.detector)
+                        self._fitting.touch_all(state, lane.detector)
                     scores += [held for held, _ in results]
                     alerts += [alert for _, told in results for alert in told]
                     continue
@@ -207,7 +181,7 @@ class Pipeline:
             except Exception as error:  # one broken model must not stop the others, nor lose what it was given
                 _log.exception("detector %s failed on %d readings", lane.detector, len(chosen))
                 reason = f"detector {lane.detector}: {type(error).__name__}: {error}"
-                dead += self._failed(state, rows, chosen, records, reason)
+                dead += failed(state, rows, chosen, records, reason)
                 counts["failed"] += len(chosen)
                 continue
             if result:
@@ -268,7 +242,7 @@ class Pipeline:
         self.keep_only(self.partitions - {partition})
         state = self._of(partition)
         self._unsettled.add(partition)  # what was done while nobody had it
-        return state.restore(image, lambda index: self._open_lanes(state, index))
+        return state.restore(image, lambda index: self._fitting.open_lanes(state, index))
 
     def evict(self) -> int:
         """Forget assets that have been silent for longer than the plan says; how many."""
@@ -356,7 +330,7 @@ class Pipeline:
         codes = np.fromiter(map(state.index.get, readings.names, repeat(-1)), np.int32, len(readings.names))
         for place in np.flatnonzero(codes < 0).tolist():
             codes[place] = state.admit(readings.names[place])
-            self._open_lanes(state, int(codes[place]))
+            self._fitting.open_lanes(state, int(codes[place]))
         if not len(readings):
             return np.zeros(0, dtype=np.int32)
         state.touched.update(np.unique(codes // state.size).tolist())
@@ -377,91 +351,14 @@ class Pipeline:
             state.passed = None
         return again
 
-    def _open_lanes(self, state: Partition, index: int) -> None:
-        """Admit an asset to the lane of every detector that watches it."""
-        name = state.names[index]
-        for detector, settings in self._plan.detectors.items():
-            if not settings.watches(name):
-                continue
-            served = state.served.get(detector)
-            artifact = self._shelf.version(detector, served.version) if served else None
-            artifact = artifact or self._shelf.find(detector, name)
-            if artifact is None:
-                continue
-            # versions of the store come and go in one lane; folders of assets' own have a lane each
-            key = (detector, 0 if settings.is_stored else id(artifact))
-            lane = state.lanes.get(key)
-            if lane is None:
-                lane = self._lane(detector, artifact)
-                heir = self._shelf.version(detector, served.heir) if served and served.heir else None
-                if served is not None and heir is not None:
-                    begin_heir(lane, self._lane(detector, heir), succeeding=served.succeeding)
-            state.watch(index, key, lane)
-            self._move_slots(lane, [int(lane.slots[index])])
-        self._arrivals.admit(state, index)
-
-    def _move_slots(self, lane: Lane, slots: Iterable[int]) -> None:
-        """Let what labels say of these assets' thresholds hold in a lane and its heir."""
-        for slot in slots:
-            for held in (lane, lane.heir):
-                if held is not None and lane.names[slot]:
-                    factor = self.desk.factor(lane.detector, lane.names[slot], held.artifact.version)
-                    held.move_slot(slot, factor)
-
     def served(self, partition: int) -> dict[str, Served]:
         """Which versions are at work in a partition, by detector, for those whose models are in the store."""
         state = self._partitions.get(partition)
         return {} if state is None else dict(state.served)
 
     def switch(self, partition: int, detector: str, serving: str, candidate: str) -> bool:
-        """Let other versions, which the shelf has, be at work from the next record on. Whether anything changed.
-
-        What takes over does so asset by asset, as soon as its windows are full; what served judges until then. So no
-        reading is judged twice or not at all. Where that is still going on, it is brought to its end at once.
-        """
-        state = self._of(partition)
-        held = state.served.get(detector)
-        if held is not None and held.wanted == (serving, candidate):
-            return False
-        if held is not None and held.succeeding and serving == held.heir:
-            return False  # the candidate has to wait until the succession is over
-        lanes = [lane for key, lane in state.lanes.items() if key[0] == detector]
-        if held is None or not lanes:
-            state.served[detector] = Served(serving, candidate)
-            if lanes and lanes[0].artifact.version != serving:
-                state.served[detector] = Served(lanes[0].artifact.version)
-                return self.switch(partition, detector, serving, candidate)
-            for lane in lanes:
-                self._set_heir(lane, candidate, succeeding=False)
-            self._touch_all(state, detector)
-            return True
-        for lane in lanes:
-            if lane.taken is not None:
-                succeed(lane)
-            succeeding = serving != lane.artifact.version
-            self._set_heir(lane, serving if succeeding else candidate, succeeding=succeeding)
-            heir = lane.heir.artifact.version if lane.heir is not None else ""
-            state.served[detector] = Served(lane.artifact.version, heir, succeeding)
-        self._touch_all(state, detector)
-        return True
-
-    def _set_heir(self, lane: Lane, version: str, *, succeeding: bool) -> None:
-        if lane.heir is not None and lane.heir.artifact.version == version:
-            begin_heir(lane, lane.heir, succeeding=succeeding)
-            return
-        held = self._shelf.version(lane.detector, version) if version else None
-        if held is None:
-            lane.heir, lane.taken, lane.agreement = None, None, None
-            return
-        heir = self._lane(lane.detector, held)
-        seed(lane, heir)
-        begin_heir(lane, heir, succeeding=succeeding)
-        self._move_slots(lane, range(len(lane.names)))
-
-    def _touch_all(self, state: Partition, detector: str) -> None:
-        state.touched.update(
-            number for number, keys in state.lanes_in.items() if any(key[0] == detector for key in keys)
-        )
+        """Let other versions, which the shelf has, be at work from the next record on. Whether anything changed."""
+        return self._fitting.switch(self._of(partition), detector, serving, candidate)
 
     def compared(self) -> list[tuple[int, str, str, str, Agreement]]:
         """(partition, detector, what serves, the candidate, how they compare) for each that has one."""
@@ -482,17 +379,6 @@ class Pipeline:
             if version
         }
 
-    def _lane(self, detector: str, artifact: Artifact) -> Lane:
-        column = {signal: place for place, signal in enumerate(self._decoder.signals)}
-        return open_lane(
-            detector,
-            self._plan.detectors[detector],
-            artifact,
-            site=self._plan.site,
-            column=column,
-            evict_after_ms=self._evict_after_ms,
-        )
-
     def _factors(self, lane: Lane, slots: Int32, values: Float64) -> Float64 | None:
         """What each row's threshold is multiplied by, for labels and modes; None where nothing moves it."""
         return factors(self._plan.modes, self.desk, lane, slots, values)
@@ -500,64 +386,3 @@ class Pipeline:
     def _still(self, lane: Lane, slots: Int32, at_ms: Int64) -> Bool | None:
         """Which rows no threshold follows, for their assets are being worked on; None: none of them."""
         return None if lane.rules.drift is None else self.desk.maintenance.still(lane.names, slots, at_ms)
-
-    def _failed(
-        self, state: Partition, rows: Rows, chosen: Int64, records: Sequence[RawRecord], reason: str
-    ) -> list[DeadLetter]:
-        """The records of rows that a detector could not judge; a row of an earlier batch as a record of its own."""
-        of = rows.record[chosen]
-        letters = [
-            DeadLetter(records[index], "score", "detector_failed", reason)
-            for index in sorted(set(of.tolist()))
-            if 0 <= index < len(records)
-        ]
-        for row in chosen[of < 0].tolist():
-            asset, at_ms = state.names[rows.asset[row]], int(rows.at_ms[row])
-            values = dict(zip(self._decoder.signals, rows.values[row].tolist(), strict=True))
-            again = Record("", -1, -1, encode(asset, at_ms, values), asset.encode(), at_ms)
-            letters.append(DeadLetter(again, "score", "detector_failed", f"{reason} (written anew: it was held back)"))
-        return letters
-
-    def _future(self, readings: Readings, future: Int64, records: Sequence[RawRecord]) -> list[DeadLetter]:
-        return [
-            DeadLetter(
-                records[index],
-                "window",
-                "future",
-                f"{readings.names[readings.asset[row]]} at {timestamp(int(readings.at_ms[row]))}: more than "
-                f"input.ahead_s ahead of it and of its partition",
-            )
-            for index, row in _once(readings, future, records)
-        ]
-
-    def _late(self, readings: Readings, late: Int64, records: Sequence[RawRecord]) -> list[Late]:
-        return [
-            Late(records[index], f"{self._too_late} {readings.names[readings.asset[row]]}")
-            for index, row in _once(readings, late, records)
-        ]
-
-
-def _once(readings: Readings, rows: Int64, records: Sequence[RawRecord]) -> list[tuple[int, int]]:
-    """The records that ``rows`` came in, each with its first of them: a frame is handed on once."""
-    first: dict[int, int] = {}
-    for row in rows.tolist() if len(records) else ():
-        first.setdefault(int(readings.record[row]), row)
-    return list(first.items())
-
-
-def block_size(shelf: Shelf, lateness_s: float = 0.0) -> int:
-    """How many assets of this plan make a block of about ``BLOCK_BYTES``."""
-    largest: dict[str, int] = {}
-    held_bytes = 0
-    for detector, artifact in shelf.serving():
-        if artifact.stepper:
-            size = sum(array.nbytes for array in artifact.stepper.begin(1).arrays.values())
-        else:
-            size = 4 * (artifact.window - 1) * len(artifact.signals)
-        largest[detector] = max(largest.get(detector, 0), size)
-        held_bytes = max(held_bytes, round(lateness_s / artifact.period_s * (12 + 9 * len(shelf.signals()))))
-    each = 300 + held_bytes + sum(largest.values())
-    size = MOST_ASSETS
-    while size > 1 and size * each > BLOCK_BYTES:
-        size //= 2
-    return size

@@ -15,8 +15,8 @@ import numpy as np
 
 from stream.decide import DecisionState, decide
 from stream.episode import Identity, Rules
+from stream.fitting import Shelf
 from stream.lane import rules_of
-from stream.pipeline import Shelf
 from stream.records import Alert, Scores
 from stream.report.outcome import Trial, incidents_of
 from stream.settings import Plan
