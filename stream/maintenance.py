@@ -26,6 +26,8 @@ from stream.records import Bool, Int32, Int64
 
 #: Windows over patterns of assets that were stopped and are remembered, and as many over each single asset.
 MOST_STOPPED: Final = 1000
+#: Assets whose windows are remembered together; beyond, all are found anew.
+MOST_ASKED: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class Maintenance:
         """All that are, or were, over an asset, for what may be learnt from its readings."""
         found = self._of.get(asset)
         if found is None:
+            if len(self._of) >= MOST_ASKED:
+                self._of.clear()
             some = (*self._planned, *self._open.values(), *self._stopped_wide)
             mine = [window for window in some if fnmatchcase(asset, window.pattern)]
             found = self._of[asset] = (*mine, *self._stopped.get(asset, ()))

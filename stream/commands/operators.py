@@ -305,7 +305,8 @@ def run_maintenance_start(
         begins = datetime.now(UTC) if since is None else _time(since)
         until = (begins + timedelta(seconds=seconds(for_))).isoformat(timespec="seconds").replace("+00:00", "Z")
     _write(plan_path, "maintenance_start", pattern, by=by, comment=comment, since=since, until=until)
-    click.echo(f"{pattern}: nobody is told of alerts {f'until {until}' if until else 'until it is stopped'}")
+    ends = f"until {until}" if until else "until it is stopped"
+    click.echo(f"{pattern}: nobody is told of alerts and nothing is learnt {ends}")
 
 
 def run_maintenance_stop(plan_path: Path, pattern: str, *, by: str, comment: str) -> None:
@@ -315,7 +316,7 @@ def run_maintenance_stop(plan_path: Path, pattern: str, *, by: str, comment: str
         known = f"there are {', '.join(sorted(held))}" if held else "there is none"
         raise ConfigError(f"no maintenance window for {pattern!r} was begun: {known}")
     _write(plan_path, "maintenance_stop", pattern, by=by, comment=comment)
-    click.echo(f"{pattern}: people are told of alerts again")
+    click.echo(f"{pattern}: people are told of alerts again, and thresholds follow drift")
 
 
 def run_maintenance_list(plan_path: Path) -> None:
