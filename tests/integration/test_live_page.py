@@ -23,7 +23,7 @@ from stream.actions import Action
 from stream.labels import Label
 from stream.operating import LineSettings
 from stream.records import Alert, Diagnosis, Output
-from stream.settings import Plan, load_plan
+from stream.settings import Plan, QualitySettings, load_plan
 
 pytestmark = pytest.mark.browser
 
@@ -300,6 +300,27 @@ async def test_alerts_that_came_together_are_one_incident_with_where_to_look_fir
         )
         plant.play(240)
         await page.wait_for("document.querySelectorAll('#asset-alerts .told').length === 0")
+
+
+async def test_that_an_asset_sends_nothing_is_acknowledged_like_any_other_alert(
+    page: Page, plan: Plan, make_recording: MakeRecording
+) -> None:
+    asking = plan.model_copy(update={"quality": QualitySettings(stale_after_periods=20)})
+    recordings = [make_recording("pump-1", seed=1), make_recording("pump-2", rows=60, seed=2)]
+    plant = LivePlant(asking, recordings, token=TOKEN)
+    plant.play(120)
+    async with serving(plant, page):
+        await page.open(f"{plant.url}/#/asset/pump-2")
+        await page.wait_for("document.querySelectorAll('.deeds').length === 1")
+        await sign_on(page, "anna", TOKEN)
+        assert await page.evaluate("[...document.querySelectorAll('[data-deed]')].map(e => e.dataset.deed).join()") == (
+            "ack,shelve,resolve"  # a label would move nothing
+        )
+        await page.click("[data-deed=ack]")
+        await page.wait_for("document.querySelector('.standing').innerText === 'Acknowledged by anna.'")
+        await page.click("[data-deed=resolve]")
+        await page.wait_for("document.querySelectorAll('.deeds').length === 0")
+        assert [held.action for held in plant.written if isinstance(held, Action)] == ["ack", "resolve"]
 
 
 async def test_without_a_token_in_the_settings_the_page_only_shows(page: Page, plant: LivePlant) -> None:
