@@ -16,6 +16,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import takewhile
 from typing import Final, Literal
 
 import msgspec
@@ -23,6 +25,7 @@ import msgspec
 from stream.operating import LineSettings, epoch_ms
 from stream.records import Alert, Severity
 
+_NEVER: Final = float("inf")
 _SEVERITIES: Final[tuple[Severity, ...]] = ("warning", "major", "critical")
 
 
@@ -84,18 +87,18 @@ def _together(alerts: Sequence[Alert], within_ms: int) -> list[list[Alert]]:
     groups: list[list[Alert]] = []
     end_ms: float = 0
     for alert in alerts:
-        if not groups or _ms(alert.onset) > end_ms + within_ms:
+        if not groups or (end_ms < _NEVER and _ms(alert.onset) > end_ms + within_ms):
             groups.append([])
             end_ms = 0
         groups[-1].append(alert)
-        ends_ms = _ms(alert.resolved) if alert.resolved else float("inf")
-        end_ms = max(end_ms, ends_ms)
+        end_ms = max(end_ms, _ms(alert.resolved) if alert.resolved else _NEVER)
     return groups
 
 
 def _incident(name: str, line: LineSettings, alerts: Sequence[Alert]) -> Incident:
     earliest = alerts[0]
-    tied = [alert for alert in alerts if _ms(alert.onset) <= _ms(earliest.onset) + line.tie_s * 1000]
+    until_ms = _ms(earliest.onset) + line.tie_s * 1000
+    tied = takewhile(lambda alert: _ms(alert.onset) <= until_ms, alerts)  # they are sorted by onset
     first = min(tied, key=lambda alert: (_place(alert.asset, line.assets), alert.onset, alert.id))
     return Incident(
         id=hashlib.sha256(f"{name}\0{earliest.onset}".encode()).hexdigest()[:20],
@@ -118,5 +121,6 @@ def _place(asset: str, patterns: Sequence[str]) -> int:
     return next(place for place, pattern in enumerate(patterns) if fnmatchcase(asset, pattern))
 
 
+@lru_cache(8192)  # who groups as alerts come asks for the same ones again and again
 def _ms(stamp: str) -> int:
     return epoch_ms(datetime.fromisoformat(stamp))
