@@ -2,6 +2,7 @@
 
 StreamError
 |-- ConfigError        stop the start: the message names the key and the remedy
+|   `-- NoReadings         there is nothing in the stretch asked for; a schedule tries again
 |-- DecodeError        dead letter, with ``reason`` (a short code) and ``detail``
 |-- SinkError
 |   |-- SinkUnavailable    hold what was to be written and try again after ``retry_after_s``
@@ -64,6 +65,10 @@ class StreamError(Exception):
 
 class ConfigError(StreamError):
     """The plan or an environment variable is wrong; the message names the key and what to do."""
+
+
+class NoReadings(ConfigError):
+    """Where readings were looked for there are none: another stretch, or later."""
 
 
 class DecodeError(StreamError):

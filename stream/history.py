@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream.decode import Decoder
-from stream.errors import ConfigError
+from stream.errors import ConfigError, NoReadings
 from stream.reader import read_records
 from stream.records import Readings
 from stream.settings import KafkaSettings, Plan
@@ -24,7 +24,7 @@ def read_topic(
     """All readings of the topic observed from ``since`` to before ``until`` (RFC 3339), one recording an asset.
 
     ``signals``: which; those that the plan names by default. Raises ``ConfigError`` where the plan names none or a time
-    is malformed, ``BrokerError``.
+    is malformed, ``NoReadings``, ``BrokerError``.
     """
     signals = sorted(signals or {signal for held in plan.detectors.values() for signal in held.signals})
     if not signals:
@@ -34,7 +34,7 @@ def read_topic(
     parts = [decoder.decode(records)[0] for records in read_records(kafka, plan.topics.readings)]
     recordings = _by_asset(parts, signals, since_ms, until_ms)
     if not recordings:
-        raise ConfigError(f"{plan.topics.readings}: no reading of the plan's signals between {since} and {until}")
+        raise NoReadings(f"{plan.topics.readings}: no reading of the plan's signals between {since} and {until}")
     return recordings
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from stream.errors import ConfigError, SinkUnavailable
+from stream.errors import ConfigError, NoReadings, SinkUnavailable
 from stream.history import bound
 from stream.settings import Plan
 from stream.sinks.influxclient import InfluxSettings
@@ -44,7 +44,7 @@ def read_influxdb(
 
     period_s   how far apart the plant's readings are, as the model that serves knows it; None: the usual step
 
-    Raises ``ConfigError`` where nothing is there, or rows are missing by rule; ``SinkUnavailable``.
+    Raises ``ConfigError`` where rows are missing by rule, ``NoReadings``, ``SinkUnavailable``.
     """
     if not influx.url:
         raise ConfigError("HEADRACE_INFLUX_URL: empty; it says where the history is")
@@ -63,7 +63,7 @@ def read_influxdb(
         if (held := _recording(server, asset, signals, [*whose, f"\"asset\" = '{_quoted(asset)}'", *where])) is not None
     ]  # fmt: skip
     if not recordings:
-        raise ConfigError(f"{influx.url}: {influx.bucket} has no readings of {detector} between {since} and {until}")
+        raise NoReadings(f"{influx.url}: {influx.bucket} has no readings of {detector} between {since} and {until}")
     _check_pace(detector, recordings, period_s)
     return recordings
 

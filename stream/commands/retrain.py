@@ -24,7 +24,7 @@ from stream.commands.console import bar, plain
 from stream.commands.teach import Taught, show_taught, teach
 from stream.commands.train import cut, keep, train_one
 from stream.comparing import measure
-from stream.errors import BrokerError, ConfigError, SinkUnavailable
+from stream.errors import BrokerError, ConfigError, NoReadings, SinkUnavailable
 from stream.hindsight import Said, Stretch, learnt_in, marked, read_past, said_of
 from stream.history import bound, read_topic
 from stream.orders import order_of, send
@@ -96,7 +96,7 @@ def watch(once: Callable[[], None], every_s: float, sleep: Callable[[float], Non
         began = time.monotonic()
         try:
             once()
-        except (BrokerError, SinkUnavailable, StoreError, TrainingError) as error:
+        except (BrokerError, NoReadings, SinkUnavailable, StoreError, TrainingError) as error:
             _log.error("this round was in vain, the next comes in %g s: %s", every_s, error)
         sleep(max(every_s - (time.monotonic() - began), 0.0))
 

@@ -14,7 +14,7 @@ from models.evaluate import Matching
 from stream.actions import Action
 from stream.commands.retrain import watch
 from stream.comparing import Measured
-from stream.errors import BrokerError
+from stream.errors import BrokerError, NoReadings, SinkUnavailable, StreamError
 from stream.hindsight import Said, Stretch, marked, said_of, stretches, worked_on
 from stream.labels import Label
 from stream.maintenance import Maintenance
@@ -213,14 +213,17 @@ def test_no_worse_in_any_and_better_in_one(candidate: Tally, accepted: float, be
     assert why
 
 
-def test_a_round_that_fails_is_not_the_last() -> None:
+@pytest.mark.parametrize(
+    "error", [BrokerError("away"), NoReadings("a quiet week"), SinkUnavailable("InfluxDB is away", 0.0)]
+)
+def test_a_round_that_fails_is_not_the_last(error: StreamError) -> None:
     rounds: list[int] = []
     waits: list[float] = []
 
     def once() -> None:
         rounds.append(1)
         if len(rounds) == 1:
-            raise BrokerError("away")
+            raise error
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
