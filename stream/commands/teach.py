@@ -18,7 +18,7 @@ from models.errors import TrainingError
 from stream.commands.console import plain
 from stream.commands.train import keep, margin_of, marked_for, train_one
 from stream.comparing import measure
-from stream.hindsight import Said, Stretch, said_of
+from stream.hindsight import Said, Stretch, learnt_in, said_of
 from stream.lessons import (
     LEAST,
     LEAST_FAULTS,
@@ -80,7 +80,8 @@ def teach(
     from_ms, to_ms = min(int(held.at_ms[0]) for held in watched), max(int(held.at_ms[-1]) for held in watched)
     cut_ms = to_ms - round(wish.held_back * (to_ms - from_ms))
     past = [held for held in past if held.end_ms >= from_ms and held.start_ms <= to_ms and settings.watches(held.asset)]
-    clean, margin_ms = marked_for(settings, watched, past), margin_of(settings, watched)
+    margin_ms = margin_of(settings, watched)
+    clean = [learnt_in(held, plan.modes, settings.only_in) for held in marked_for(settings, watched, past)]
     lessons = lessons_of(clean)
     learn, asked = split(lessons)
     told = Taught(detector, said_of(past), counts(lessons), missing(lessons))
