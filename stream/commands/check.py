@@ -98,7 +98,9 @@ def _outward(console: Console, plan: Plan | None, settings: Sequence[BaseSetting
     webhook = next((held for held in settings if isinstance(held, WebhookSettings)), None)
     if webhook:
         addresses = len([url for url in webhook.urls.split(",") if url])
-        console.print(f"[green]✓[/] webhooks: {addresses or 'off (HEADRACE_WEBHOOK_URLS is empty)'}")
+        waits = f"on disk in {webhook.spool_dir}" if webhook.spool_dir else "in memory: a crash loses it"
+        where = f"; what waits for one that is away is {waits}" if addresses else ""
+        console.print(f"[green]✓[/] webhooks: {addresses or 'off (HEADRACE_WEBHOOK_URLS is empty)'}{where}")
     page = next((held for held in settings if isinstance(held, PageSettings)), None)
     if page and page.enabled:
         acts = "with a token" if page.token.get_secret_value() else "nobody (HEADRACE_PAGE_TOKEN is empty)"

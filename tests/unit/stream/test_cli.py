@@ -64,6 +64,16 @@ def test_check_shows_what_would_run(plan: Plan) -> None:
         assert word in done.output
 
 
+@pytest.mark.parametrize(("folder", "said"), [("", "a crash loses it"), ("/spool", "on disk in /spool")])
+def test_check_says_where_messages_to_people_wait(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, folder: str, said: str
+) -> None:
+    for variable, value in (("URLS", "https://chat.example/hook"), ("SECRET", "x" * 32), ("SPOOL_DIR", folder)):
+        monkeypatch.setenv(f"HEADRACE_WEBHOOK_{variable}", value)
+    done = CliRunner().invoke(main, ["check", "--no-connect", "--plan", str(plan.folder / "headrace.toml")])
+    assert said in " ".join(done.output.split())
+
+
 def test_check_finds_what_is_wrong(plan: Plan, tmp_path: Path) -> None:
     broken = tmp_path / "headrace.toml"
     text = (plan.folder / "headrace.toml").read_text()
