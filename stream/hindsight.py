@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 import numpy as np
 
+from models.base import NORMAL, UNKNOWN
 from stream.actions import Action
 from stream.follow import follow
 from stream.labels import Label
@@ -34,7 +35,6 @@ _log = logging.getLogger(__name__)
 
 #: The end of what is not over.
 _OPEN_MS: Final = 253_402_300_799_999
-_NORMAL: Final = "normal"
 What = Literal["fault", "false_alarm", "alert", "maintenance"]
 
 
@@ -125,7 +125,8 @@ def stretches(alerts: Iterable[Alert], labels: Iterable[Label]) -> list[Stretch]
     for label in labels:
         what: What = "fault" if label.verdict == "true" else "false_alarm"
         quiet = (label.detector, label.model_version) if label.silences else None
-        said.append(Stretch(label.asset, _ms(label.since), _ms(label.until), what, label.fault, quiet))
+        fault = "" if label.fault in (NORMAL, UNKNOWN) else label.fault  # words that a classifier has for its own
+        said.append(Stretch(label.asset, _ms(label.since), _ms(label.until), what, fault, quiet))
         if label.alert:
             of_alert[label.alert] = said[-1]
     excused = [held for held in said if held.what == "false_alarm"]
@@ -164,7 +165,7 @@ def marked(
         if held.what == "maintenance":
             labels |= held.holds(recording.at_ms)
     if any(held.fault for held in mine):
-        told = np.full(len(labels), _NORMAL, dtype=object) if faults is None else faults.astype(object)
+        told = np.full(len(labels), NORMAL, dtype=object) if faults is None else faults.astype(object)
         for held in mine:
             if held.fault:
                 told[held.holds(recording.at_ms)] = held.fault

@@ -110,6 +110,11 @@ def test_who_learns_to_name_a_fault_sees_it_begin_and_nothing_of_what_nobody_jud
     assert left_out(held) == [*range(17, 26), *range(40, 48), *range(67, 79)]
 
 
+def test_a_classifiers_own_words_name_no_fault() -> None:
+    past = stretches([], [label("p", 40, 44, "true", fault=word) for word in ("normal", "unknown")])
+    assert [(held.what, held.fault) for held in past] == [("fault", "")] * 2
+
+
 def test_a_true_alert_that_goes_on_after_its_label_is_left_out_to_its_end() -> None:
     past = stretches([alert("p", 20, 70)], [label("p", 20, 25, "true", alert="p-20", fault="leak")])
     assert left_out(marked(recording(), past)) == list(range(20, 71))
