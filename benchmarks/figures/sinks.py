@@ -36,6 +36,7 @@ _WARM: Final = 40
 _BESIDE: Final = 3  # rounds of what is told beside the figure
 _EVERY_S: Final = 10
 _SETTLE_S: Final = 1.0
+_STEADY: Final = 4  # as many counts in turn that are the same: on a busy machine lines are long in coming
 
 _INFLUXDB: Final = """
 reporting-disabled = true
@@ -122,11 +123,15 @@ class Place(Topic):
         return held
 
     def warmed(self) -> None:
-        """Note how many points there are before the first round."""
-        before = -1
-        while self._database and self.points != before:
+        """Note how many points there are before the first round. Raises ``Lost`` if they do not come to an end."""
+        seen = [0]
+        deadline = time.monotonic() + 60.0
+        while self._database and (not seen[-1] or len(set(seen[-_STEADY:])) > 1):
+            if time.monotonic() > deadline:
+                raise Lost(f"no end of the first points in InfluxDB: {seen}")
             time.sleep(_SETTLE_S)
-            before, self.points = self.points, self._database.points(self.name)
+            seen.append(self._database.points(self.name))
+        self.points = seen[-1]
 
     def expect_written(self) -> None:
         """Wait until a round's points are in the database. Raises ``Lost`` if they do not come."""

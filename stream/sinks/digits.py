@@ -26,6 +26,10 @@ _EXPONENTS: Final = np.arange(2048)  # of two, as float64 stores them
 #: What makes any number with that exponent less than 10**7 and, times ten if need be, at least 10**6.
 _POWERS: Final = np.clip(6 - np.floor((_EXPONENTS - 1022) * np.log10(2.0) + 1e-12), -99, 98).astype(np.int64)
 _SCALES: Final = 10.0**_POWERS
+#: All powers of ten by which digits are divided: at 2 * exponent, and behind it for numbers that were made ten times as
+#: large. Infinite, which no digits but 0 survive, where a float64 does not hold it exactly.
+_ALL_POWERS: Final = np.stack([_POWERS, _POWERS + 1], axis=1).ravel()
+_DIVISORS: Final = np.where((_ALL_POWERS >= 0) & (_ALL_POWERS <= _EXACT_POWER), 10.0**_ALL_POWERS, np.inf)
 
 
 def _words(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
@@ -34,7 +38,7 @@ def _words(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
 
 _SIGN_AND_THREE: Final = _words([f"{sign}{digits:03d}" for sign in "0-" for digits in range(1000)])
 _FOUR: Final = _words([f"{digits:04d}" for digits in range(10_000)])
-_TENS: Final = _words([f"e{-power - more:+03d}" for power in _POWERS.tolist() for more in (0, 1)])
+_TENS: Final = _words([f"e{-power:+03d}" for power in _ALL_POWERS.tolist()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +60,30 @@ def cells(table: Float64, exact: Bool) -> Cells:
     digits are enough. Numbers nearer to 0 than 1e-92 become 0.
     """
     size = np.abs(table)
-    columns = np.flatnonzero((size < _LARGEST).all(axis=0))
+    columns = np.flatnonzero(size.max(axis=0, initial=0.0) < _LARGEST)
     if len(columns) < table.shape[1]:
-        size = size[:, columns]
-    chosen = np.ascontiguousarray(table[:, columns])
-    bits = chosen.view(np.int64) >> 52
-    negative = bits < 0
-    bits &= 2047
-    scaled = size * _SCALES[bits]
+        table, size = table.take(columns, axis=1), size.take(columns, axis=1)
+    place = size.view(np.int64) >> 52
+    scaled = _SCALES.take(place)
+    scaled *= size
     short = scaled < 999_999.5
-    scaled *= np.where(short, 10.0, 1.0)
-    digits = np.minimum(np.rint(scaled), 9_999_999.0).astype(np.int32)
+    np.multiply(scaled, 10.0, out=scaled, where=short)
+    digits = np.rint(scaled, out=scaled).astype(np.int32)
+    np.minimum(digits, 9_999_999, out=digits)
+    place += place
+    place += short
     high = digits // 10_000
-    words = np.empty((*chosen.shape, 3), dtype=np.uint32)
-    words[..., 1] = _FOUR[digits - high * 10_000]
-    high += 1000 * negative
-    words[..., 0] = _SIGN_AND_THREE[high]
-    words[..., 2] = _TENS[2 * bits + short]
-    kept = np.ones(len(columns), dtype=bool)
-    asked = np.flatnonzero(exact[columns])
-    if len(asked):
-        kept[asked] = _same(size[:, asked], digits[:, asked], _POWERS[bits[:, asked]] + short[:, asked])
+    words = np.empty((*digits.shape, 3), dtype=np.uint32)
+    words[..., 1] = _FOUR.take(digits - high * 10_000)
+    np.add(high, 1000, out=high, where=np.signbit(table))
+    words[..., 0] = _SIGN_AND_THREE.take(high)
+    words[..., 2] = _TENS.take(place)
     text = words.view(f"V{_WIDTH}")[..., 0]
-    return Cells(text, columns) if kept.all() else Cells(text[:, kept], columns[kept])
-
-
-def _same(size: Float64, digits: npt.NDArray[Any], power: npt.NDArray[Any]) -> Bool:
-    """(column,): whether digits / 10**power, which a reader rounds as a division does, is the number in each row."""
-    certain = (power >= 0) & (power <= _EXACT_POWER)
-    same: Bool = ((digits / 10.0 ** np.clip(power, 0, _EXACT_POWER) == size) & (certain | (digits == 0))).all(axis=0)
-    return same
+    asked = np.flatnonzero(exact[columns])
+    # a reader rounds digits / 10**power as a division does
+    same = digits.take(asked, axis=1) / _DIVISORS.take(place.take(asked, axis=1)) == size.take(asked, axis=1)
+    kept = np.delete(np.arange(len(columns)), asked[~same.all(axis=0)])
+    return Cells(text, columns) if len(kept) == len(columns) else Cells(text.take(kept, axis=1), columns[kept])
 
 
 def blocks(keys: Sequence[str], held: Cells) -> list[str]:

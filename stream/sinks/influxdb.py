@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_BACKOFF_S: Final = 30.0
 _LETTER_BYTES: Final = 256 << 10
+_ABREAST: Final = 1_000  # lines made at once: their numbers and their text stay in the core's cache
 
 
 class InfluxSink:
@@ -194,7 +195,9 @@ class InfluxSink:
         lines: list[str] = []
         for are_scores, group in groupby(items, key=lambda item: isinstance(item, Scores)):
             if are_scores:
-                lines += (score_lines(scores, self._site) for scores in joined(cast("list[Scores]", list(group))))
+                whole = joined(cast("list[Scores]", list(group)))
+                parts = (part for scores in whole for part in slices(scores, _ABREAST))
+                lines += (score_lines(part, self._site) for part in parts)
             else:
                 lines += (alert_line(alert, self._site) for item in group for alert in cast("tuple[Alert, ...]", item))
         return "\n".join(lines)

@@ -38,9 +38,9 @@ def text(value: str) -> str:
 def score_lines(scores: Scores, site: str = "") -> str:
     """A line for each row, without a line feed at the end; ``stream.sinks.influxdb`` says what is in it."""
     rows = derive(scores)
-    heads = [_head("headrace_score", site, asset, scores.detector) for asset in scores.names]
+    names = scores.names  # of which a thinned batch may have kept few
     columns: list[Column] = [
-        [heads[asset] for asset in scores.asset.tolist()],
+        [_head("headrace_score", site, names[asset], scores.detector) for asset in scores.asset.tolist()],
         either("valid=true", "valid=false", rows.valid),
         either(",anomalous=true", ",anomalous=false", scores.anomalous),
         "" if rows.valid.all() else [f",reason={text(reason)}" if reason else "" for reason in rows.reason],
@@ -63,18 +63,20 @@ def _numbers(scores: Scores, rows: Rows) -> list[Column]:
         "share": scores.contributions if scores.anomalous.any() else None,
     }
     shown = {name: table for name, table in tables.items() if table is not None}
-    keys = ["score=", "threshold=", *(f"{name}_{signal}=" for name in shown for signal in signals)]
-    table = np.concatenate([scores.score[:, None], scores.threshold[:, None], *shown.values()], axis=1)
-    exact = np.arange(len(keys)) < 2 + len(signals)
+    keys = ["threshold=", *(f"{name}_{signal}=" for name in shown for signal in signals)]
+    table = np.concatenate([scores.threshold[:, None], *shown.values()], axis=1)
+    exact = np.arange(len(keys)) < 1 + len(signals)
     present = np.isfinite(table)
     if "share" in shown:
         present[:, -len(signals) :] &= scores.anomalous[:, None] & (scores.contributions > 0)
 
     solid = np.flatnonzero(present.all(axis=0))
-    fast = cells(table[:, solid], exact[solid])
+    fast = cells(table if len(solid) == len(keys) else table.take(solid, axis=1), exact[solid])
     solid = solid[fast.columns]
     rest = np.setdiff1d(np.arange(len(keys)), solid)
     columns: list[Column] = [blocks([f",{keys[at]}" for at in solid.tolist()], fast)] if len(solid) else []
+    score = scores.score[:, None]  # has hardly ever seven digits
+    columns += fields(["score="], numbers(score), np.isfinite(score))
     if len(rest):
         slow = np.where(exact[rest], table[:, rest], seven_digits(table[:, rest]))
         columns += fields([keys[at] for at in rest.tolist()], numbers(slow), present[:, rest])

@@ -91,7 +91,9 @@ class Metrics:
         )
         self._open_alerts = self._gauge("open_alerts", "alerts that are open on this worker", "detector", "severity")
         self._stages = self._histogram("stage_seconds", "what a stage took for one batch", "stage")
-        self._stage: dict[str, Histogram] = {}  # looking a label up costs as much as counting
+        # looking a label up costs as much as counting
+        self._stage: dict[str, Histogram] = {}
+        self._judged: dict[str, tuple[Counter, Counter, Counter]] = {}
         self._latency = self._histogram(
             "produce_to_publish_seconds", "from the newest record's timestamp to its output"
         )
@@ -193,10 +195,18 @@ class Metrics:
         self._sinks[sink.name] = sink
 
     def _observe_scores(self, scores: Scores) -> None:
-        self._scores.labels(scores.detector).inc(len(scores))
-        self._raised.labels(scores.detector).inc(scores.raised)
+        counters = self._judged.get(scores.detector)
+        if counters is None:
+            counters = self._judged[scores.detector] = (
+                self._scores.labels(scores.detector),
+                self._raised.labels(scores.detector),
+                self._invalid.labels(scores.detector),
+            )
+        judged, raised, invalid = counters
+        judged.inc(len(scores))
+        raised.inc(scores.raised)
         good = np.isfinite(scores.score) & (scores.threshold > 0)
-        self._invalid.labels(scores.detector).inc(int(len(scores) - good.sum()))
+        invalid.inc(len(scores) - int(np.count_nonzero(good)))
         ratios = scores.score / scores.threshold if good.all() else scores.score[good] / scores.threshold[good]
         sums = self._ratios.setdefault(scores.detector, np.zeros(len(_RATIOS) + 2))
         buckets = np.searchsorted(_RATIOS, ratios, side="left")

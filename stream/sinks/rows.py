@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from models.base import KINDS
 from stream.episode import BAND_SIGMAS
 from stream.records import Bool, Float64, Int64, Scores
+
+#: What ``Scores`` always has of each row.
+_COLUMNS: Final = ("asset", "at_ms", "score", "threshold", "anomalous", "values", "contributions", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +48,23 @@ def derive(scores: Scores) -> Rows:
 
 def take(scores: Scores, rows: Int64 | slice) -> Scores:
     """Some rows of ``scores``; a slice's are views."""
-    return replace(
-        scores,
-        asset=scores.asset[rows],
-        at_ms=scores.at_ms[rows],
-        score=scores.score[rows],
-        threshold=scores.threshold[rows],
-        anomalous=scores.anomalous[rows],
-        values=scores.values[rows],
-        contributions=scores.contributions[rows],
-        expected=None if scores.expected is None else scores.expected[rows],
-        spread=None if scores.spread is None else scores.spread[rows],
-        verdict=scores.verdict[rows],
-    )
+    if isinstance(rows, slice):
+        return _mapped(scores, lambda column: column[rows])
+    return _mapped(scores, lambda column: _picked(column, rows))
+
+
+def _mapped(scores: Scores, of: Callable[[Any], Any]) -> Scores:
+    """``scores`` with other rows, ``of`` each column."""
+    columns = {name: of(getattr(scores, name)) for name in _COLUMNS}
+    known = {name: of(held) for name in ("expected", "spread") if (held := getattr(scores, name)) is not None}
+    return replace(scores, **columns, **known)
+
+
+def _picked(column: Any, rows: Int64) -> Any:
+    """Rows of a column; where they all are one and the same, it stays so."""
+    if column.ndim > 1 and not column.strides[0]:
+        return np.broadcast_to(column[:1], (len(rows), *column.shape[1:]))
+    return column.take(rows, axis=0)
 
 
 def slices(scores: Scores, at_most: int) -> Iterator[Scores]:
@@ -92,8 +99,5 @@ def _concatenated(parts: Sequence[Scores]) -> Scores:
         asset=np.concatenate([part.asset + np.int32(start) for part, start in zip(parts, first, strict=True)]),
         expected=None if parts[0].expected is None else column("expected"),
         spread=None if parts[0].spread is None else column("spread"),
-        **{
-            name: column(name)
-            for name in ("at_ms", "score", "threshold", "anomalous", "values", "contributions", "verdict")
-        },
+        **{name: column(name) for name in _COLUMNS[1:]},
     )

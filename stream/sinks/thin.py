@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -58,10 +59,11 @@ class _Last:
 
     def codes(self, names: tuple[str, ...], every_ms: int) -> Int64:
         """The index of each name; new ones are admitted."""
-        known = len(self.index)
-        codes = np.fromiter((self.index.setdefault(name, len(self.index)) for name in names), np.int64, len(names))
-        new = list(self.index)[known:]
-        if new:
+        codes = np.fromiter(map(self.index.get, names, repeat(-1)), np.int64, len(names))
+        if len(codes) and codes.min() < 0:
+            known = len(self.index)
+            codes = np.fromiter((self.index.setdefault(name, len(self.index)) for name in names), np.int64, len(names))
+            new = list(self.index)[known:]
             shifts = [zlib.crc32(name.encode("utf-8", "replace")) % every_ms for name in new]
             self.phase = np.concatenate([self.phase, np.array(shifts, dtype=np.int64)])
             self.slot = np.concatenate([self.slot, np.full(len(new), _NEVER)])
@@ -104,44 +106,53 @@ class Thinner:
         """The rows of ``scores`` that are to be kept."""
         if not len(scores):
             return scores
+        if (scores.asset[1:] >= scores.asset[:-1]).all():  # as the pipeline gives them
+            return take(scores, self._kept(scores))
+        order = np.argsort(scores.asset, kind="stable")
+        return take(scores, np.sort(order[self._kept(take(scores, order))]))
+
+    def _kept(self, scores: Scores) -> Int64:
+        """The rows of ``scores``, sorted by asset and time, that are to be kept."""
         last = self._last.setdefault(scores.detector, _Last())
         codes = last.codes(scores.names, self._every_ms)
-        order = np.argsort(scores.asset, kind="stable")
-        code, score, threshold = codes[scores.asset[order]], scores.score[order], scores.threshold[order]
-        first = np.concatenate([[True], code[1:] != code[:-1]])  # of an asset's rows
+        asset, score, threshold = scores.asset, scores.score, scores.threshold
+        first = np.ones(len(asset), dtype=bool)  # of an asset's rows
+        np.not_equal(asset[1:], asset[:-1], out=first[1:])
+        starts = np.flatnonzero(first)
+        code = codes.take(asset.take(starts))  # of each asset that has rows
 
-        slot = (scores.at_ms[order] + last.phase[code]) // self._every_ms
-        alarming = scores.anomalous[order] | (score >= threshold)
-        status = _status(scores, order, alarming)
+        slot = (scores.at_ms + last.phase.take(codes).take(asset)) // self._every_ms
+        alarming = scores.anomalous | (score >= threshold)
+        status = _status(scores, alarming)
         keep = (
-            alarming
-            | (slot != _before(slot, first, last.slot[code]))
-            | (status != _before(status, first, last.status[code]))
+            alarming | _differs(slot, starts, last.slot.take(code)) | _differs(status, starts, last.status.take(code))
         )
-        reference = last.score[code]
         if self._change is not None:
+            reference = last.score.take(codes).take(asset)
             _keep_changes(keep, first, score, reference, self._change * threshold)
 
-        ends = np.flatnonzero(np.concatenate([first[1:], [True]]))
-        last.slot[code[ends]] = slot[ends]
-        last.status[code[ends]] = status[ends]
+        ends = np.concatenate([starts[1:], [len(asset)]]) - 1
+        last.slot[code], last.status[code] = slot[ends], status[ends]
         written = np.flatnonzero(keep)
-        last.score[code[written]] = score[written]  # an asset's last one stays
-        return take(scores, np.sort(order[written]))
+        last.score[codes.take(asset.take(written))] = score[written]  # an asset's last one stays
+        return written
 
 
-def _status(scores: Scores, order: Int64, alarming: Bool) -> Int64:
+def _status(scores: Scores, alarming: Bool) -> Int64:
     """(row,): one number for all that a change of is always written."""
-    verdict = scores.verdict[order].astype(np.int64)
-    status: Int64 = verdict * 8 + alarming * 4 + scores.anomalous[order] * 2 + np.isfinite(scores.score[order])
+    status = scores.verdict.astype(np.int64)
+    for flag in (alarming, scores.anomalous, np.isfinite(scores.score)):
+        status += status
+        status += flag
     return status
 
 
-def _before(column: Int64, first: Bool, remembered: Int64) -> Int64:
-    """(row,): ``column`` of the row before; that which is ``remembered`` for an asset's first row."""
-    before = np.concatenate([column[:1], column[:-1]])
-    before[first] = remembered[first]
-    return before
+def _differs(column: Int64, starts: Int64, remembered: Int64) -> Bool:
+    """(row,): whether ``column`` is not as in the row before; of assets' first rows, not as ``remembered``."""
+    differs = np.empty(len(column), dtype=bool)
+    np.not_equal(column[1:], column[:-1], out=differs[1:])
+    differs[starts] = column[starts] != remembered
+    return differs
 
 
 def _keep_changes(keep: Bool, first: Bool, score: Float64, remembered: Float64, tolerance: Float64) -> None:

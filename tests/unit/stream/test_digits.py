@@ -81,3 +81,22 @@ def test_fields_that_are_present_and_no_others(rows: list[list[float]], separate
         found = json.loads(line)
         found.pop("first", None)
         assert found == {name: value for name, value in zip("abc", row, strict=True) if math.isfinite(value)}
+
+
+@given(st.lists(st.tuples(*[st.one_of(st.floats(-1e99, 1e99), SENSED)] * 3), min_size=1, max_size=20))
+def test_a_number_is_written_as_it_would_be_alone(rows: list[tuple[float, ...]]) -> None:
+    anything = np.zeros(3, dtype=bool)
+    for texts, row in zip(cells(np.array(rows), anything).text, rows, strict=True):
+        alone = [cells(column([value]), anything[:1]).text[0, 0] for value in row]
+        assert [bytes(text) for text in texts] == [bytes(text) for text in alone]
+
+
+@given(st.lists(st.one_of(st.floats(-1e99, 1e99), SENSED), min_size=1, max_size=8))
+def test_a_column_that_is_left_to_others_has_a_number_of_more_digits(values: list[float]) -> None:
+    short = [f"{value:.6e}" for value in values if value]
+    kept = len(cells(column(values), np.array([True])).columns)
+    if not kept:  # or one whose power of ten no float64 holds exactly
+        assert any(
+            float(text) != value or not 1e-16 <= abs(value) < 1e7
+            for text, value in zip(short, filter(None, values), strict=True)
+        )

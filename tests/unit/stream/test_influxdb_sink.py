@@ -26,7 +26,7 @@ from stream.sinks import lineprotocol
 from stream.sinks.influxclient import InfluxSettings, _message, _retry_after_s
 from stream.sinks.influxdb import InfluxSink, _backoff_s
 from stream.sinks.lineprotocol import alert_line, escape, text
-from stream.sinks.rows import joined
+from stream.sinks.rows import joined, take
 
 NAMES = st.text(min_size=1, max_size=12).filter(lambda name: not any(0xD800 <= ord(char) <= 0xDFFF for char in name))
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
@@ -446,3 +446,13 @@ def test_batches_of_one_model_are_written_as_one_and_say_the_same(make_scores: C
     assert [line for scores in made for line in score_lines(scores)] == [
         line for scores in [*parts, other, parts[0]] for line in score_lines(scores)
     ]
+
+
+def test_kept_rows_are_written_as_they_would_be_among_all(make_scores: Callable[..., Scores]) -> None:
+    """Names of which no row is left do no harm, nor does a spread that is the same for all rows."""
+    whole = make_scores(rows=12, assets=4, spread=np.broadcast_to(np.array([[0.5, 0.25]]), (12, 2)))
+    kept = take(whole, np.array([1, 5, 6, 9]))
+    lines = score_lines(whole)
+    assert [parse(line) for line in score_lines(kept)] == [parse(lines[row]) for row in (1, 5, 6, 9)]
+    assert kept.spread is not None
+    assert np.array_equal(kept.spread, np.broadcast_to([[0.5, 0.25]], (4, 2)))
