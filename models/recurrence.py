@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.base import Float32
 from models.stepping import Order
-from models.tiles import LANES, TILE, drawn, lay, unlay
+from models.tiles import LANES, TILE, drawn, filled, lay, unlay
 
 _HALF: Final = np.float32(0.5)
 
@@ -188,21 +188,20 @@ class Recurrence:
         """Let the cells see inputs (row, signal) step by step; what the state before each foretold without the lags."""
         slots = order.slots
         tiles = -(-len(slots) // LANES)
-        fed, made, spare = [], [], []
+        fed, made = [], []
         held: list[list[Float32]] = []
         for number, (layer, laid) in enumerate(zip(self.layers, self._laid, strict=True)):
             x = np.zeros((tiles, laid.shape[1], TILE), np.float32)  # (state, input, 1): what goes into the product
             x[:, -1] = 1
-            others = [np.zeros((tiles, layer.units, TILE), np.float32) for _ in range(layer.cell.states - 1)]
+            others = [np.zeros((tiles, layer.units, LANES), np.float32) for _ in range(layer.cell.states - 1)]
             held.append([x[:, : layer.units], *others])
             for n, tile in enumerate(held[-1]):
                 lay(arrays[f"state{n}.{number}"].take(slots, axis=0), tile)
             fed.append(x)
             made.append(np.empty((tiles, len(laid), TILE), np.float32))
-            spare.append(np.empty((tiles, layer.units, TILE), np.float32))
         foretold = np.empty((len(inputs), self.rest.shape[1]), np.float32)
         after = [[np.empty((len(slots), tile.shape[1]), np.float32) for tile in states] for states in held]
-        bound, left = 0, len(slots)
+        bound, left = (0, slice(0)), len(slots)
         for start, count in zip(order.bounds.tolist(), [*order.active.tolist(), 0], strict=True):
             if count < left:  # these have no more rows, but their columns would go on with the others of their tile
                 ended = np.arange(count, left)
@@ -212,10 +211,10 @@ class Recurrence:
                 left = count
                 if not count:
                     break
-            n = -(-count // LANES)
-            if n != bound:
-                bound = n
-                entry, outcome, work = self._bind([[part[:n] for part in parts] for parts in (fed, made, spare)], held)
+            n, columns = -(-count // LANES), filled(count)
+            if (n, columns) != bound:
+                bound = n, columns
+                entry, outcome, work = self._bind([x[:n] for x in fed], [out[:n] for out in made], held, columns)
             lay(inputs[start : start + count], entry)
             for go in work:
                 go()
@@ -226,22 +225,31 @@ class Recurrence:
         return foretold
 
     def _bind(
-        self, parts: Sequence[Sequence[Float32]], held: Sequence[Sequence[Float32]]
+        self, fed: Sequence[Float32], made: Sequence[Float32], held: Sequence[Sequence[Float32]], columns: slice
     ) -> tuple[Float32, Float32, list[Callable[[], object]]]:
-        """A step bound to its arrays: where the input goes, where what was foretold comes out, and what to call."""
-        fed, made, spare = parts
+        """A step bound to its arrays: where the input goes, where what was foretold comes out, and what to call.
+
+        Products need whole tiles, with their edges; the rest is done for ``columns`` alone, which hold assets.
+        """
         work: list[Callable[[], object]] = []
         outcome = made[-1]
+        width = columns.stop - columns.start
         for number, (layer, laid) in enumerate(zip(self.layers, self._laid, strict=True)):
-            states = [tile[: len(fed[number])] for tile in held[number]]
+            x, out = fed[number], made[number]
             if number:
                 below = self.layers[number - 1].units
-                work.append(partial(np.copyto, fed[number][:, layer.units : -1], fed[number - 1][:, :below]))
-            work.append(partial(np.matmul, laid, fed[number], made[number]))
-            gates = layer.cell.gates * layer.units
+                work.append(partial(np.copyto, x[:, layer.units : -1], fed[number - 1][:, :below]))
+            work.append(partial(np.matmul, laid, x, out))
+            rows = layer.cell.gates * layer.units
+            gates = out[:, :rows]
             if number == len(self._laid) - 1:
-                outcome = made[number][:, gates:]
-            work.append(layer.cell.bind(made[number][:, :gates], states, spare[number]))
+                outcome = out[:, rows:]
+            if width < TILE:
+                gates = np.empty((len(x), rows, width), np.float32)
+                work.append(partial(np.copyto, gates, out[:, :rows, columns]))
+            states = [x[:, : layer.units, columns], *(tile[: len(x), :, :width] for tile in held[number][1:])]
+            spare = np.empty((len(x), layer.units, width), np.float32)
+            work.append(layer.cell.bind(gates, states, spare))
         return fed[0][:, self.layers[0].units : -1], outcome, work
 
 

@@ -14,31 +14,39 @@ from models.base import Float32
 from models.network import EDGE
 
 LANES: Final = 32  # rows that one call of BLAS takes
+_VECTOR: Final = 8  # numbers that a core works on at once, at least
 
 
 def lay(rows: Float32, tiles: Float32) -> None:
-    """(row, number) into (tile, number, column): a row becomes a column between the edges."""
+    """(row, number) into (tile, number, column): a row becomes a column, between the edges if the tiles have some."""
     full, rest = divmod(len(rows), LANES)
-    held = slice(_EDGE, _EDGE + LANES)
+    edge = (tiles.shape[2] - LANES) // 2
     if full:
-        tiles[:full, :, held] = rows[: full * LANES].reshape(full, LANES, -1).transpose(0, 2, 1)
+        tiles[:full, :, edge : edge + LANES] = rows[: full * LANES].reshape(full, LANES, -1).transpose(0, 2, 1)
     if rest:
-        tiles[full, :, _EDGE : _EDGE + rest] = rows[full * LANES :].T
+        tiles[full, :, edge : edge + rest] = rows[full * LANES :].T
 
 
 def unlay(tiles: Float32, rows: Float32) -> None:
     """The reverse of ``lay``."""
     full, rest = divmod(len(rows), LANES)
-    held = slice(_EDGE, _EDGE + LANES)
+    edge = (tiles.shape[2] - LANES) // 2
     if full:
-        rows[: full * LANES].reshape(full, LANES, -1)[:] = tiles[:full, :, held].transpose(0, 2, 1)
+        rows[: full * LANES].reshape(full, LANES, -1)[:] = tiles[:full, :, edge : edge + LANES].transpose(0, 2, 1)
     if rest:
-        rows[full * LANES :] = tiles[full, :, _EDGE : _EDGE + rest].T
+        rows[full * LANES :] = tiles[full, :, edge : edge + rest].T
 
 
 def drawn(tiles: Float32, rows: npt.NDArray[np.integer[Any]]) -> Float32:
     """Some of the rows that ``lay`` has put into tiles: (row, number)."""
-    return np.asarray(tiles[rows // LANES, :, _EDGE + rows % LANES])
+    edge = (tiles.shape[2] - LANES) // 2
+    return np.asarray(tiles[rows // LANES, :, edge + rows % LANES])
+
+
+def filled(count: int) -> slice:
+    """The columns of tiles of which only the first ``count`` rows count: without edges, and of a lone tile few."""
+    width = LANES if count > LANES else -(-count // _VECTOR) * _VECTOR
+    return slice(_EDGE, _EDGE + width)
 
 
 def product(weights: Float32, rows: Float32) -> Float32:

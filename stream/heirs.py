@@ -83,7 +83,7 @@ def watch_both(
     mine = look(lane, slots, chosen, pause_ms, rows, sitting)
     if lane.taken is None:
         results = [] if mine is None else [verdict(lane, mine, sitting)]
-        aside = Sitting(sitting.clock, sitting.factors, sitting.still)
+        aside = Sitting(sitting.clock, sitting.factors, sitting.still, sitting.present)
         outcome: Outcome = ""
         try:
             theirs = look(heir, slots, chosen, pause_ms, rows, aside)

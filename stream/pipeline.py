@@ -29,7 +29,7 @@ from stream.episode import standing
 from stream.fitting import Fitting, Shelf, block_size
 from stream.hear import heed_label, move, open_in, operate, retell
 from stream.heirs import watch_both
-from stream.judge import Judged, Sitting, inspect, judge, watch
+from stream.judge import Judged, Present, Sitting, inspect, judge, watch
 from stream.labels import Label
 from stream.lane import Lane
 from stream.letters import failed, from_the_future, too_late
@@ -110,7 +110,8 @@ class Pipeline:
         """Readings that need no decoding: a backtest's. ``records`` are for the dead letters."""
         state = self._of(partition)
         counts: Counter[str] = Counter(readings=len(readings))
-        assets = self._admit(state, readings)
+        present = Present(readings.names, self._admit(state, readings))
+        assets = present.assets.take(readings.asset)
         again: Bool | None = None
         if state.passed is not None:
             again = self._applied_by_their_assets(state, readings, assets, records)
@@ -119,7 +120,7 @@ class Pipeline:
         counts["late"], counts["duplicates"] = len(found.late), found.duplicates
         if state.skew is not None:
             counts["future"] = len(found.future)
-        output = self._judge(state, found, records, counts, readings.pictures)
+        output = self._judge(state, found, present, records, counts, readings.pictures)
         return replace(
             output,
             alerts=self._heard(partition, output.alerts),
@@ -130,8 +131,9 @@ class Pipeline:
     def finish(self, partition: int) -> Output:
         """The partition's stream has ended: judge what was held back for readings that might still have come."""
         state = self._of(partition)
-        output = self._judge(state, drain(state), (), Counter())
-        sitting = Sitting(self._clock, self._factors, self._still)
+        nobody = Present((), np.zeros(0, dtype=np.int32))
+        output = self._judge(state, drain(state), nobody, (), Counter())
+        sitting = Sitting(self._clock, self._factors, self._still, nobody)
         scores, alerts = list(output.scores), list(output.alerts)
         for lane in state.lanes.values():
             cells = None if lane.grid is None else lane.grid.drain()
@@ -146,12 +148,14 @@ class Pipeline:
         self,
         state: Partition,
         found: Arrived,
+        present: Present,
         records: Sequence[RawRecord],
         counts: Counter[str],
         pictures: Mapping[int, UInt8] = MappingProxyType({}),
     ) -> Output:
         """Let every lane judge what has arrived for it."""
-        rows, fresh, sitting = found.rows, found.fresh, Sitting(self._clock, self._factors, self._still)
+        rows, fresh = found.rows, found.fresh
+        sitting = Sitting(self._clock, self._factors, self._still, present)
         assets = rows.asset[fresh]
         counts["unwatched"] = int((~state.watched[assets]).sum())
         scores: list[Scores] = []
@@ -326,15 +330,13 @@ class Pipeline:
         return state
 
     def _admit(self, state: Partition, readings: Readings) -> Int32:
-        """The partition's index of each reading's asset; new assets get their lanes."""
+        """The partition's index of each of ``readings.names``; new assets get their lanes."""
         codes = np.fromiter(map(state.index.get, readings.names, repeat(-1)), np.int32, len(readings.names))
         for place in np.flatnonzero(codes < 0).tolist():
             codes[place] = state.admit(readings.names[place])
             self._fitting.open_lanes(state, int(codes[place]))
-        if not len(readings):
-            return np.zeros(0, dtype=np.int32)
         state.touched.update(np.unique(codes // state.size).tolist())
-        return codes[readings.asset]
+        return codes
 
     def _applied_by_their_assets(
         self, state: Partition, readings: Readings, assets: Int32, records: Sequence[RawRecord]

@@ -11,6 +11,7 @@ from stream.records import Alert, Scores
 #: Scores of one detector, or alerts; a line each row or alert.
 Item = Scores | tuple[Alert, ...]
 
+_NAME_BYTES: Final = 70  # a short text of its own
 _ALERT_BYTES: Final = 4096  # roughly, with its causes
 
 
@@ -68,4 +69,4 @@ def size_of(item: Item) -> int:
         item.asset, item.at_ms, item.score, item.threshold, item.anomalous, item.values, item.contributions,
         item.expected, item.spread, item.verdict,
     )  # fmt: skip
-    return sum(array.nbytes for array in arrays if array is not None)
+    return len(item.names) * _NAME_BYTES + sum(array.nbytes for array in arrays if array is not None)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import repeat
+from dataclasses import dataclass, field, fields, replace
+from itertools import compress, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -107,9 +107,9 @@ class Thinner:
         if not len(scores):
             return scores
         if (scores.asset[1:] >= scores.asset[:-1]).all():  # as the pipeline gives them
-            return take(scores, self._kept(scores))
+            return _of_their_own(take(scores, self._kept(scores)))
         order = np.argsort(scores.asset, kind="stable")
-        return take(scores, np.sort(order[self._kept(take(scores, order))]))
+        return _of_their_own(take(scores, np.sort(order[self._kept(take(scores, order))])))
 
     def _kept(self, scores: Scores) -> Int64:
         """The rows of ``scores``, sorted by asset and time, that are to be kept."""
@@ -136,6 +136,16 @@ class Thinner:
         written = np.flatnonzero(keep)
         last.score[codes.take(asset.take(written))] = score[written]  # an asset's last one stays
         return written
+
+
+def _of_their_own(scores: Scores) -> Scores:
+    """``scores`` with the names of its rows alone: what is kept may wait long for its server."""
+    occurs = np.zeros(len(scores.names), dtype=bool)
+    occurs[scores.asset] = True
+    if occurs.all():
+        return scores
+    code = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return replace(scores, names=tuple(compress(scores.names, occurs.tolist())), asset=code.take(scores.asset))
 
 
 def _status(scores: Scores, alarming: Bool) -> Int64:

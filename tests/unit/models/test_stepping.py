@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.convolution import CausalLayer, Convolutions
 from models.detectors import tcn_forecaster
 from models.innovation import LEVEL, RECENT, Yardstick
-from models.recurrence import CELLS, recurrence_of
+from models.recurrence import CELLS, Layer, Recurrence, recurrence_of
 from models.stepping import Stepper
 
 SIGNALS, UNITS, LAGS = 5, 12, 3
@@ -241,3 +241,31 @@ def test_the_bits_hold_on_a_cpu_with_avx2_alone():
         env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("layer", sorted(CELLS))
+def test_columns_without_an_asset_change_no_bit(layer):
+    """A step works on the columns that hold assets alone: with one asset as with more than a tile of them."""
+    random = np.random.default_rng(5)
+    units, signals, assets = 24, 5, 70
+
+    def some(*shape):
+        return random.normal(size=shape, scale=0.4).astype(np.float32)
+
+    gates = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[layer]
+    bias = some(2, gates * units) if layer == "GRU" else some(gates * units)
+    cell = Layer(CELLS[layer], some(signals, gates * units), bias, some(units, gates * units))
+    body = Recurrence((cell,), some(units, signals), some(signals), some(3, signals))
+    stepper = Stepper(body, Yardstick(np.ones(signals, np.float32), np.eye(signals), np.ones((2, 3))))
+    rows = some(assets, 6, signals)
+    together = stepper.begin(assets)
+    whole = stepper.run(together, np.arange(assets), np.full(assets, 6), rows.reshape(-1, signals))
+    assert whole.expected is not None
+    expected = whole.expected.reshape(assets, 6, signals)
+    for count in (1, 8, 9, 31, 32, 33):
+        state = stepper.begin(count)
+        alone = stepper.run(state, np.arange(count), np.full(count, 6), rows[:count].reshape(-1, signals))
+        assert alone.expected is not None
+        assert np.array_equal(alone.expected.reshape(count, 6, signals), expected[:count])
+        for name, held in state.arrays.items():
+            assert np.array_equal(held, together.arrays[name][:count])
