@@ -18,7 +18,8 @@ MULTIPLE: Final = 8
 CHANNELS: Final = 6
 #: Of these, the level and its details change with a picture's light; the rest is place.
 LIGHT: Final = 4
-_DARK: Final = 8.0  # grey values: noise in the dark must not grow without bound in the logarithm
+#: Grey values: noise in the dark must not grow without bound in the logarithm.
+DARK: Final = 8.0
 _SMOOTHING: Final = 8.0  # cells
 _STREAK: Final = 16.0  # cells along a streak
 _EDGE: Final = 8.0  # cells: how far in from its edge a picture still looks like one
@@ -28,7 +29,7 @@ def reduced(pixels: UInt8) -> Float32:
     """(row, column) grey -> half as many of both: logarithms of means, so that lighting is a constant to add."""
     rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
     means = pixels[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean(axis=(1, 3), dtype=np.float32)
-    logarithms: Float32 = np.log(means + np.float32(_DARK))
+    logarithms: Float32 = np.log(means + np.float32(DARK))
     return logarithms
 
 
@@ -86,9 +87,7 @@ def _gaussian(length: int, cells: float) -> Float32:
 def conv(x: Float32, kernel: Float32, bias: Float32, stride: int = 1) -> Float32:
     """Keras's Conv2D, padding "same": (row, column, in), kernel (tap, tap, in, out) -> (row, column, out)."""
     taps, inputs, outputs = kernel.shape[0], kernel.shape[2], kernel.shape[3]
-    sizes = [-(-n // stride) for n in x.shape[:2]]
-    spare = [max((size - 1) * stride + taps - n, 0) for size, n in zip(sizes, x.shape[:2], strict=True)]
-    held = np.pad(x, [(n // 2, n - n // 2) for n in spare] + [(0, 0)])
+    held, sizes = _held(x, taps, stride)
     down, across, each = held.strides
     seen = as_strided(
         held,
@@ -100,6 +99,27 @@ def conv(x: Float32, kernel: Float32, bias: Float32, stride: int = 1) -> Float32
     out += bias
     shaped: Float32 = out.reshape(*sizes, outputs)
     return shaped
+
+
+def depthwise(x: Float32, kernel: Float32, bias: Float32, stride: int = 1) -> Float32:
+    """Keras's DepthwiseConv2D, padding "same": (row, column, channel), kernel (tap, tap, channel) -> likewise."""
+    held, (rows, columns) = _held(x, len(kernel), stride)
+    out = np.empty((rows, columns, x.shape[2]), np.float32)
+    out[:] = bias
+    part = np.empty_like(out)
+    for down, across in np.ndindex(kernel.shape[:2]):
+        seen = held[
+            down : down + stride * (rows - 1) + 1 : stride, across : across + stride * (columns - 1) + 1 : stride
+        ]
+        out += np.multiply(seen, kernel[down, across], out=part)
+    return out
+
+
+def _held(x: Float32, taps: int, stride: int) -> tuple[Float32, tuple[int, int]]:
+    """``x`` with the zeros around it that "same" asks for, and rows and columns of what comes out."""
+    rows, columns = (-(-n // stride) for n in x.shape[:2])
+    spare = [max((out - 1) * stride + taps - n, 0) for out, n in zip((rows, columns), x.shape[:2], strict=True)]
+    return np.pad(x, [(n // 2, n - n // 2) for n in spare] + [(0, 0)]), (rows, columns)
 
 
 def doubled(x: Float32) -> Float32:
