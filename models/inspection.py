@@ -27,7 +27,7 @@ _KEPT: Final = 3  # of so many good pictures one is not learnt from
 def train_inspector(
     pictures: Sequence[Picture],
     *,
-    detector: str = "surface_inspector",
+    detector: str = "feature_inspector",
     config: Mapping[str, Any] | None = None,
     kinds: bool = False,
     seed: int = 0,

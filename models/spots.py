@@ -22,7 +22,9 @@ from models.weights import checked
 SPOT: Final = 4
 _BINS: Final = 10  # spots from the edge; from there on all is middle
 _HIGHEST: Final = 5  # spots that make the score
-_LEAST_SPREAD: Final = 0.25  # of the evidence, in nats
+_LEAST_SPREAD: Final = 0.25  # of the highest evidence, in nats or in spreads at its place
+_LEAST_SHARE: Final = 0.25  # of the spread of all evidence, for that of a place
+_LEAST_UNIT: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,21 +37,30 @@ class Usual:
     spread: Float64
 
     @classmethod
-    def of(cls, maps: Sequence[Float64]) -> Self:
+    def of(cls, maps: Sequence[Float64], *, by_place: bool = False) -> Self:
         """Learn from the evidence (row, column) of good pictures.
 
         The mean is taken place by place, over many spots; what the highest of a picture usually is above it, and how
-        much that differs from picture to picture, over all places: a few dozen pictures say no more than that.
+        much that differs from picture to picture, over all places: a few dozen pictures say no more than that. With
+        ``by_place`` evidence counts in spreads at its place, and down and across are not taken for alike.
         """
-        total, count = np.zeros((_BINS, _BINS)), np.zeros((_BINS, _BINS))
+        total, squares, count = (np.zeros((_BINS, _BINS)) for _ in range(3))
         for evidence in maps:
             bins = _bins(evidence.shape)
             np.add.at(total, bins, evidence)
+            np.add.at(squares, bins, evidence**2)
             np.add.at(count, bins, 1.0)
-        mean = np.where(count > 0, total / np.maximum(count, 1.0), total.sum() / count.sum())
-        mean = (mean + mean.T) / 2  # down and across alike: twice as many spots to learn from
-        tops = [_top(evidence - mean[_bins(evidence.shape)]) for evidence in maps]
-        return cls(mean + np.mean(tops), np.full((_BINS, _BINS), max(float(np.std(tops)), _LEAST_SPREAD)))
+        overall = total.sum() / count.sum()
+        mean = np.where(count > 0, total / np.maximum(count, 1.0), overall)
+        unit = np.ones_like(mean)
+        if by_place:
+            usual = max(float(np.sqrt(squares.sum() / count.sum() - overall**2)), _LEAST_UNIT)
+            variance = squares / np.maximum(count, 1.0) - mean**2
+            unit = np.where(count > 1, np.sqrt(np.maximum(variance, (_LEAST_SHARE * usual) ** 2)), usual)
+        else:
+            mean = (mean + mean.T) / 2  # down and across alike: twice as many spots to learn from
+        tops = [_top((evidence - mean[bins]) / unit[bins]) for evidence in maps if (bins := _bins(evidence.shape))]
+        return cls(mean + unit * np.mean(tops), unit * max(float(np.std(tops)), _LEAST_SPREAD))
 
     def heat(self, evidence: Float64) -> Float32:
         """(row, column) -> the same: spreads above what is usual, above 0.
@@ -60,16 +71,16 @@ class Usual:
         bins = _bins(evidence.shape)
         return np.logaddexp(0.0, (evidence - self.mean[bins]) / self.spread[bins]).astype(np.float32)
 
-    def weights(self) -> dict[str, npt.NDArray[Any]]:
+    def weights(self, name: str = "usual") -> dict[str, npt.NDArray[Any]]:
         """As an artifact keeps it."""
-        return {"usual.mean": self.mean, "usual.spread": self.spread}
+        return {f"{name}.mean": self.mean, f"{name}.spread": self.spread}
 
     @classmethod
-    def load(cls, weights: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def load(cls, weights: Mapping[str, npt.NDArray[Any]], name: str = "usual") -> Self:
         """Restore what ``weights`` gave. Raises ``InvalidArtifact``."""
-        mean, spread = (checked(weights, name, (_BINS, _BINS), np.float64) for name in ("usual.mean", "usual.spread"))
+        mean, spread = (checked(weights, f"{name}.{part}", (_BINS, _BINS), np.float64) for part in ("mean", "spread"))
         if (spread <= 0).any():
-            raise InvalidArtifact("weights: array 'usual.spread' must be above 0")
+            raise InvalidArtifact(f"weights: array '{name}.spread' must be above 0")
         return cls(mean, spread)
 
 

@@ -26,7 +26,7 @@ def judged(artifact, pictures):
 
 @functools.cache
 def trained():
-    return train_inspector(tiles(75, 0), config=SMALL)
+    return train_inspector(tiles(75, 0), detector="surface_inspector", config=SMALL)
 
 
 @pytest.mark.tensorflow
@@ -71,7 +71,9 @@ def test_damaged_weights_are_refused_by_name():
 
 @pytest.mark.tensorflow
 def test_shown_the_kinds_of_defects_it_tells_them_apart():
-    artifact = train_inspector(tiles(60, 0) + tiles(45, 1, DEFECTS), config=SMALL, kinds=True)
+    artifact = train_inspector(
+        tiles(60, 0) + tiles(45, 1, DEFECTS), detector="surface_inspector", config=SMALL, kinds=True
+    )
     assert artifact.class_names == ("normal", "crack", "hole", "stain")
     pictures = tiles(30, 8, DEFECTS)
     said = judged(artifact, pictures).classes.argmax(axis=1)
