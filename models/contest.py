@@ -29,7 +29,8 @@ _LEAST_ROWS: Final = 400
 _MOST_ROWS: Final = 12_000  # of history: more only costs time here
 _FAULT: Final = 0.08  # of the held-back rows, each
 _TOLERANCE: Final = 50  # rows
-_SORTS: Final = ("step", "drift", "noise", "oscillation", "rest", "other time")
+#: The sorts of made-up faults.
+SORTS: Final = ("step", "drift", "noise", "oscillation", "rest", "other time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,7 @@ def made_up(history: Float64, seed: int = 0) -> Exam:
     Raises ``TrainingError`` if there is too little history, or none that moves.
     """
     learnt, clean = _halves(history)
-    trials = [
-        _with_fault(learnt, clean, sort, np.random.default_rng([seed, place])) for place, sort in enumerate(_SORTS)
-    ]
+    trials = [with_fault(learnt, clean, sort, np.random.default_rng([seed, place])) for place, sort in enumerate(SORTS)]
     return Exam(learnt, clean, trials)
 
 
@@ -138,26 +137,30 @@ def _times(rows: Float64) -> npt.NDArray[np.int64]:
     return np.arange(len(rows)) * 1000
 
 
-def _with_fault(
-    learnt: Float64, clean: Float64, sort: str, rng: np.random.Generator
+def with_fault(
+    learnt: Float64, clean: Float64, sort: str, rng: np.random.Generator, *, least: int = 20, size: float = 1.0
 ) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """A copy of ``clean`` with one fault on one signal that moves: values, and (row,) where the fault is."""
+    """A copy of ``clean`` with one fault on one signal that moves: values, and (row,) where the fault is.
+
+    ``learnt``: (row, signal), whose spans size it; ``sort``: one of ``SORTS``; ``least``: rows that it lasts, three
+    quarters of ``clean`` at most; ``size``: against what is usual here. Raises ``TrainingError`` if no signal moves.
+    """
     spans = np.nanstd(learnt, axis=0)
     moving = np.flatnonzero(spans > 0)
     if not len(moving):
         raise TrainingError("no signal of the history moves: there is nothing to compete on")
     signal = int(rng.choice(moving))
-    length = max(round(_FAULT * len(clean)), 20)
+    length = max(round(_FAULT * len(clean)), least)
     start = int(rng.integers(len(clean) // 4, len(clean) - length))
     time, fault = np.arange(length), slice(start, start + length)
     values, span = clean.copy(), spans[signal]
     part = values[fault, signal]
     begin = int(rng.integers(0, len(learnt) - length))
     values[fault, signal] = {
-        "step": part + 1.5 * span,
-        "drift": part + 2.5 * span * time / length,
-        "noise": part + span * rng.normal(size=length),
-        "oscillation": part + span * np.sin(2 * np.pi * time / 7.3),
+        "step": part + size * 1.5 * span,
+        "drift": part + size * 2.5 * span * time / length,
+        "noise": part + size * span * rng.normal(size=length),
+        "oscillation": part + size * span * np.sin(2 * np.pi * time / 7.3),
         "rest": np.full(length, part[0]),
         "other time": learnt[begin : begin + length, signal],
     }[sort]

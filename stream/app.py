@@ -19,6 +19,7 @@ from stream.assembly import prefix
 from stream.belt import Belt, Taken
 from stream.changelog import Changelog
 from stream.control import Control, ControlReader
+from stream.growing import Growing
 from stream.labels import Label
 from stream.orders import Message
 from stream.page.acting import Acting
@@ -138,6 +139,7 @@ def create_app(
     others: ControlReader | None = None,
     acting: Acting | None = None,
     make_swap: Callable[[Callable[..., Awaitable[Any]], Callable[[], object]], Swap] | None = None,
+    make_growing: Callable[[Swap], Growing] | None = None,
 ) -> App:
     """The application; nothing is connected before it starts. Topics must exist (``topics.ensure_topics``).
 
@@ -146,7 +148,7 @@ def create_app(
     ``control`` reads the control topics, which it has handlers for; ``others`` reads what other workers publish, with
     handlers of its own, and nothing waits for it; ``acting`` takes what operators do on the page. ``make_swap`` makes,
     of what runs beside the batches and what is to be called when other versions are wanted, what exchanges models; that
-    takes snapshots.
+    takes snapshots. ``make_growing`` makes, of that, what grows models.
     """
     app = _configured(kafka, worker)
     app.publisher = publisher
@@ -186,7 +188,7 @@ def create_app(
         if make_swap is not None and control is not None:
             app.swap = app.snapshots.versions = make_swap(belt.beside, app.snapshots.look)
             control.handle("models", plan.topics.models, Message, app.swap.hear)
-            app.beside = (*app.beside, app.swap.run)
+            app.beside = (*app.beside, app.swap.run, *([make_growing(app.swap).run] if make_growing else []))
     topic = app.topic(plan.topics.readings, schema=RawSchema(), internal=False)
 
     async def pass_on(taken: Taken) -> None:

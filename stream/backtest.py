@@ -52,6 +52,32 @@ def backtest(
         yield pipeline.finish(partition)
 
 
+def side_by_side(pipeline: Pipeline, recordings: Sequence[Recording], *, batch: int = BATCH) -> Iterator[Output]:
+    """The same for recordings with the same times: those go through together, as assets of one partition."""
+    groups: dict[bytes, list[Recording]] = {}
+    for recording in recordings:
+        groups.setdefault(recording.at_ms.tobytes(), []).append(recording)
+    for partition, held in enumerate(groups.values()):
+        at_ms = np.asarray(held[0].at_ms, dtype=np.int64)
+        values = np.stack([columns(one.signals, one.values, pipeline.signals) for one in held], axis=1)
+        step = max(batch // len(held), 1)
+        for start in range(0, len(at_ms), step):
+            times = at_ms[start : start + step]
+            count = len(times) * len(held)
+            yield pipeline.run(
+                partition,
+                Readings(
+                    names=tuple(one.asset for one in held),
+                    asset=np.tile(np.arange(len(held), dtype=np.int32), len(times)),
+                    at_ms=np.repeat(times, len(held)),
+                    signals=pipeline.signals,
+                    values=values[start : start + step].reshape(count, -1),
+                    record=np.zeros(count, dtype=np.int32),
+                ),
+            )
+        yield pipeline.finish(partition)
+
+
 def columns(signals: Sequence[str], values: Float64, wanted: Sequence[str]) -> Float64:
     """Columns ``wanted`` of ``values`` (row, signal); NaN where there is no such signal or no finite value."""
     index = {signal: column for column, signal in enumerate(signals)}

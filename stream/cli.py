@@ -27,6 +27,7 @@ class _Help(click.Group):
             "train",
             "models",
             "retrain",
+            "grow",
             "worker",
             "bridge",
             "replay",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from stream.decode import Decoder
 from stream.errors import ConfigError, NoReadings
-from stream.reader import read_records
+from stream.reader import edges, read_records
 from stream.records import Readings
 from stream.settings import KafkaSettings, Plan
 
 if TYPE_CHECKING:
     from models.datasets import Recording
+
+#: Records at each end of a partition that tell its times.
+_EDGE: Final = 20
 
 
 def read_topic(
@@ -36,6 +40,38 @@ def read_topic(
     if not recordings:
         raise NoReadings(f"{plan.topics.readings}: no reading of the plan's signals between {since} and {until}")
     return recordings
+
+
+def read_newest(kafka: KafkaSettings, plan: Plan, signals: Sequence[str], most_rows: int) -> list[Recording]:
+    """About the ``most_rows`` newest readings of ``signals`` that the topic holds, one recording an asset.
+
+    No more than that is in memory at a time. Raises ``BrokerError``.
+    """
+    wanted = sorted(signals)
+    decoder = Decoder(plan.input, wanted)
+    parts: deque[Readings] = deque()
+    rows = 0
+    for records in read_records(kafka, plan.topics.readings):
+        parts.append(decoder.decode(records)[0])
+        rows += len(parts[-1].at_ms)
+        while rows - len(parts[0].at_ms) >= most_rows:
+            rows -= len(parts.popleft().at_ms)
+    return _by_asset(list(parts), wanted, None, None)
+
+
+def held_from_to(kafka: KafkaSettings, plan: Plan, signals: Sequence[str]) -> tuple[int, int] | None:
+    """Times of about the oldest and the newest reading of ``signals`` that the topic holds, epoch milliseconds.
+
+    From a few records at each partition's ends, by their medians: one clock that is wrong does not count. None where
+    there is nothing. Raises ``BrokerError``.
+    """
+    decoder = Decoder(plan.input, sorted(signals))
+    times = [
+        [int(np.median(at_ms)) for records in pair if len(at_ms := decoder.decode(records)[0].at_ms)]
+        for pair in edges(kafka, plan.topics.readings, _EDGE)
+    ]
+    whole = [pair for pair in times if len(pair) == 2]
+    return (min(first for first, _ in whole), max(last for _, last in whole)) if whole else None
 
 
 def bound(option: str, text: str | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from stream.errors import BrokerError, ConfigError
 from stream.settings import KafkaSettings
 
 _BATCH: Final = 5000
+_FETCH_S: Final = 3.0
 
 
 def read_records(
@@ -59,6 +61,45 @@ def read_records(
         raise BrokerError(f"{kafka.bootstrap}: {topic}: {type(error).__name__}: {error}") from None
     finally:
         consumer.close()
+
+
+def edges(kafka: KafkaSettings, topic: str, count: int, most_partitions: int = 8) -> list[tuple[list[Any], list[Any]]]:
+    """About the first and the last ``count`` records of the partitions that hold most; nothing of those that are empty.
+
+    Raises ``BrokerError``.
+    """
+    knock(kafka)
+    try:
+        consumer = KafkaConsumer(**kafka.client_options(), enable_auto_commit=False)
+    except KafkaError as error:
+        raise BrokerError(f"Kafka at {kafka.bootstrap}: {error}") from None
+    try:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        fullest = sorted(partitions, key=lambda partition: begins[partition] - ends[partition])[:most_partitions]
+        found = []
+        for partition in fullest:
+            if ends[partition] > begins[partition]:
+                consumer.assign([partition])
+                last = max(begins[partition], ends[partition] - count)
+                found.append(
+                    (_some(consumer, partition, begins[partition], count), _some(consumer, partition, last, count))
+                )
+        return [pair for pair in found if all(pair)]
+    except KafkaError as error:
+        raise BrokerError(f"{kafka.bootstrap}: {topic}: {type(error).__name__}: {error}") from None
+    finally:
+        consumer.close()
+
+
+def _some(consumer: Any, partition: Any, offset: int, count: int) -> list[Any]:
+    """What a fetch from ``offset`` on brings; nothing if nothing comes within three seconds."""
+    consumer.seek(partition, offset)
+    deadline = time.monotonic() + _FETCH_S
+    while time.monotonic() < deadline:
+        if batch := consumer.poll(timeout_ms=500, max_records=count).get(partition):
+            return list(batch)
+    return []
 
 
 def writable(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes]]:

@@ -279,6 +279,11 @@ class DetectorSettings(_Strict):
         """Whether its artifact is in the model store."""
         return self.artifact.startswith(STORED)
 
+    @property
+    def grows(self) -> bool:
+        """Whether a model of ``kind`` can be grown from what arrives: not one that learns from labelled faults."""
+        return self.begins_as not in {None, self.kind} and not registry.tells_faults_apart(self.kind)
+
     def is_young(self, kind: str) -> bool:
         """Whether a model of ``kind`` is what the detector begins as, with another to come."""
         return kind == self.begins_as and kind != self.kind
@@ -540,6 +545,9 @@ class WorkerSettings(BaseSettings):
                        what is left of them, which is read beside it
     stall_after_s      the worker ends itself, to be started again, when records wait, the broker answers, and the
                        committed offset has stood still for so long; longer than three snapshots
+    grow_after_s       a model is grown for detectors with ``begins_as`` when the topic holds readings of so many
+                       seconds of event time, and again when there is twice as much; 0: never
+    grow_memory_mb     what the process that grows it may take; 0: no bound (Linux knows one, macOS does not)
     events             what Faust hands to the agent: ``batches`` of a partition's records, or with Faust's own consumer
                        ``messages``, one each, ten times as dear (should a new release of Faust not go with ours)
     """
@@ -556,6 +564,8 @@ class WorkerSettings(BaseSettings):
     control_s: Annotated[float, Field(gt=0, le=86400)] = 15.0
     stall_after_s: Annotated[float, Field(gt=0, le=86400)] = 300.0
     max_poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    grow_after_s: Annotated[float, Field(ge=0, le=366 * 86400)] = 86400.0
+    grow_memory_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 3072
     events: Literal["batches", "messages"] = "batches"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -97,6 +97,14 @@ class Swap:
             self._refused.pop(order.detector, None)
             self._due.set()
 
+    def look(self) -> None:
+        """The store may say something new: see to it soon."""
+        self._due.set()
+
+    def serves_as(self, detector: str) -> str:
+        """The kind of what is to serve as a detector whose model is in the store."""
+        return self._kind(detector, self.wanted[detector][0])
+
     async def settle(self) -> None:
         """Load what is asked for now: before the first batch."""
         self._due.clear()

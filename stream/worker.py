@@ -21,6 +21,7 @@ from stream.changelog import Changelog
 from stream.cli import installed_version
 from stream.control import Control, ControlReader
 from stream.controlwriter import ControlWriter
+from stream.growing import Growing
 from stream.incidentbook import IncidentBook
 from stream.page.acting import Acting
 from stream.partition import Restored
@@ -160,6 +161,18 @@ def build(
             worker=kafka.instance_id or f"{socket.gethostname()}-{os.getpid()}",
         )
 
+    def make_growing(swap: Swap) -> Growing:
+        return Growing(
+            plan,
+            worker.plan,
+            kafka,
+            after_s=worker.grow_after_s,
+            metrics=metrics.models,
+            young=lambda detector: plan.detectors[detector].is_young(swap.serves_as(detector)),
+            owns=lambda: 0 in pipeline.partitions,
+            promoted=swap.look,
+        )
+
     if shelf.store is not None and not worker.snapshot_every_s:
         _log.warning("without snapshots (HEADRACE_WORKER_SNAPSHOT_EVERY_S) other models take a restart")
     return create_app(
@@ -176,6 +189,7 @@ def build(
         others=others,
         acting=Acting(token, plan.topics, ControlWriter(kafka)) if token else None,
         make_swap=None if shelf.store is None else make_swap,
+        make_growing=make_growing if _may_grow(plan, worker, from_environment(ModelsSettings)) else None,
     )
 
 
@@ -195,6 +209,20 @@ def others_alerts(kafka: KafkaSettings, plan: Plan, incidents: IncidentBook, met
 
     reader.handle("alerts", plan.topics.alerts, Alert, take)
     return reader
+
+
+def _may_grow(plan: Plan, worker: WorkerSettings, models: ModelsSettings) -> bool:
+    """Whether models are to be grown, and what is grown could serve."""
+    growing = [name for name, settings in plan.detectors.items() if settings.grows]
+    if not growing or not worker.grow_after_s:
+        return False
+    if models.verifier() is not None and models.signer() is None:
+        _log.warning(
+            "nothing is grown for %s: only signed models serve here, and there is no HEADRACE_MODELS_PRIVATE_KEY_FILE",
+            ", ".join(growing),
+        )
+        return False
+    return True
 
 
 def _build_from_environment(settings: WorkerSettings) -> App:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from stream.records import Alert
@@ -57,3 +58,21 @@ def alert_line(alert: Alert) -> str:
         f"{at}  {state} {alert.asset}  {alert.detector}{verdict}  "
         f"score {alert.score:.3g} of {alert.threshold:.3g}, peak {alert.peak:.3g}  {causes}"
     )
+
+
+def exam_table(exam: Mapping[str, Any]) -> Table:
+    """An exam as it is kept with its version."""
+    table = Table("", "version", "made-up faults found", "labelled faults found", "labelled false alarms raised",
+                  "held-back: false alarms", box=None, title="Exam")  # fmt: skip
+    for key in ("young", "grown"):
+        marks = exam.get(key)
+        if isinstance(marks, dict):
+            table.add_row(
+                plain(str(marks.get("kind"))),
+                plain(str(marks.get("version"))),
+                plain(f"{marks.get('made_found')} of {exam.get('made')}"),
+                plain(f"{marks.get('found')} of {exam.get('faults')}"),
+                plain(f"{marks.get('repeated')} of {exam.get('excused')}"),
+                plain(str(marks.get("false_alarms"))),
+            )
+    return table

@@ -16,7 +16,7 @@ from models.datasets import read
 from models.errors import StoreError
 from models.signing import Signer, keygen
 from models.store import Action, Decision, Store
-from stream.commands.console import plain
+from stream.commands.console import exam_table, plain
 from stream.comparing import Measured, correlation, measure
 from stream.errors import ConfigError
 from stream.orders import Message, order_of, send
@@ -87,10 +87,13 @@ def run_show(plan_path: Path, detector: str, version: str | None, *, as_json: bo
         click.echo(json.dumps({**told, "history": history}))
         return
     console = Console()
+    exam = told["origin"].pop("exam", None)
     table = Table(show_header=False, box=None)
     for key, value in told.items():
         table.add_row(key, plain(", ".join(value) if isinstance(value, list) else str(value)))
     console.print(table)
+    if isinstance(exam, dict):
+        console.print(exam_table(exam))
     past = Table("when", "who", "what", "serves", "candidate", "why", box=None, title="History")
     for held_row in history:
         past.add_row(*(plain(str(held_row[key])) for key in ("at", "by", "action", "serving", "candidate", "why")))

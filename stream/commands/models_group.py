@@ -11,8 +11,9 @@ from stream.commands.options import asset_column, examples, explained, plan, tim
 
 
 def models_group(main: click.Group) -> None:
-    """Add the group ``models``, and ``retrain``, to ``main``, with their options and explanations."""
+    """Add the group ``models``, ``retrain`` and ``grow`` to ``main``, with their options and explanations."""
     _retrain(main)
+    _grow(main)
     detector = click.argument("detector")
     why = click.option("--why", default="", help="In your words, for the history.")
     notify = click.option(
@@ -225,3 +226,23 @@ headrace retrain pump-forecast --last 2592000 --if-drifted --promote --every 864
         if data and wish["source"] == "influxdb":
             raise click.UsageError("name files, or --from influxdb (one of the two)")
         run_retrain(plan_path, detector, Wish(data=data, **wish), every_s=every_s, as_json=as_json)
+
+
+def _grow(main: click.Group) -> None:
+    @main.command("grow")
+    @click.argument("detector")
+    @plan
+    @click.option("--seed", default=0, show_default=True)
+    @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+    @click.option("--background", is_flag=True, hidden=True)
+    @explained
+    @examples("headrace grow pumps")
+    def _run(detector: str, plan_path: Path, seed: int, as_json: bool, background: bool) -> None:
+        """Train a model for a detector that began without history (`begins_as`), and let it serve if it is better.
+
+        It learns from the readings topic, without what was alarmed, and is examined beside what serves: false alarms on
+        held-back readings, and faults that are made up. Workers do so by themselves (HEADRACE_WORKER_GROW_AFTER_S).
+        """
+        from stream.commands.grow import run_grow  # noqa: PLC0415
+
+        run_grow(plan_path, detector, as_json=as_json, seed=seed, background=background)

@@ -1,4 +1,4 @@
-"""Metrics about versions of models: exchanged, refused, and how candidates compare. No label names an asset."""
+"""Metrics about versions of models: exchanged, refused, grown, and how candidates compare. No label names an asset."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from stream.growing import OUTCOMES, Outcome
 from stream.orders import Comparison
 
 _REASONS: Final = ("invalid", "signals", "absent")
@@ -15,7 +16,7 @@ _OVER: Final = ("serving", "candidate", "both")
 
 
 class ModelMetrics:
-    """Follows ``stream.swap.Observer``; ``Metrics.models``.
+    """Follows ``stream.swap.Observer`` and ``stream.growing.Observer``; ``Metrics.models``.
 
     info   ``headrace_model_info``, kept true to what serves
     """
@@ -33,6 +34,14 @@ class ModelMetrics:
         )  # fmt: skip
         self._refused = Counter(
             "headrace_models_refused", "versions that were not taken; what served goes on", ("detector", "reason"),
+            registry=registry,
+        )  # fmt: skip
+        self._grown = Counter(
+            "headrace_grown_models", "attempts to grow a model for a detector that began without history",
+            ("detector", "outcome"), registry=registry,
+        )  # fmt: skip
+        self._growing = Gauge(
+            "headrace_growing", "1 while a model is being grown, in a process of its own", ("detector",),
             registry=registry,
         )  # fmt: skip
         self._readings = gauge("readings", "readings that what serves and the candidate have both judged")
@@ -57,6 +66,20 @@ class ModelMetrics:
             self._info.remove(detector, *self._serving[detector])
         self._serving[detector] = kind, version
         self._info.labels(detector, kind, version).set(1)
+
+    def may_grow(self, detector: str) -> None:
+        """A model may be grown for this detector."""
+        self._growing.labels(detector).set(0)
+        for outcome in OUTCOMES:
+            self._grown.labels(detector, outcome)
+
+    def growing(self, detector: str, on: bool) -> None:
+        """Whether a model is being grown for it."""
+        self._growing.labels(detector).set(on)
+
+    def grew(self, detector: str, outcome: Outcome) -> None:
+        """What came of it."""
+        self._grown.labels(detector, outcome).inc()
 
     def refused(self, detector: str, reason: str) -> None:
         """A version was not taken."""
