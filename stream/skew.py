@@ -7,10 +7,11 @@ a reading that jumps ahead needs a witness. It is taken if it is at most so far 
 - the newest time of ``witnesses`` other assets of its partition: they have come as far.
 
 Else it is quarantined: a dead letter, ``future``. It still bears witness for others, so that a partition that was still
-for a night goes on as soon as enough assets have spoken. And where nobody else speaks, there is nobody to contradict:
-an asset that keeps to its new time for ``ahead_s`` by its own clock, with no reading of anyone taken meanwhile, is
-believed. In a partition of no more than twice as many assets as ``witnesses`` nobody is judged: there the rest is no
-majority. Nothing here knows the time of day.
+for a night goes on as soon as enough assets have spoken; with a reading that is taken again an asset withdraws what it
+claimed. And where nobody else speaks, there is nobody to contradict: an asset that keeps to its new time for
+``ahead_s`` by its own clock, with no reading of anyone taken meanwhile, is believed. In a partition of no more than
+twice as many assets as ``witnesses`` nobody is judged: there the rest is no majority. Nothing here knows the time of
+day.
 """
 
 from __future__ import annotations
@@ -87,13 +88,14 @@ class Skew:
             asset, at = int(assets[row]), int(at_ms[row])
             if self._believed(asset, at, newest, seen):
                 newest[asset] = max(int(newest[asset]), at)
+                seen[asset] = newest[asset]
                 self.claimed.pop(asset, None)
                 self.taken += 1
             else:
                 refused[row] = True
                 first, highest, taken = self.claimed.get(asset, (at, at, self.taken))
                 self.claimed[asset] = first, max(highest, at), taken
-            seen[asset] = max(int(seen[asset]), at)
+                seen[asset] = max(int(seen[asset]), at)
             start = row + 1
         self._confirmed_ms = self._confirmed(seen)
         return refused if refused.any() else None

@@ -18,8 +18,8 @@ from models.datasets import Recording
 from stream.assembly import Assembly, Image, block_key, meta_key
 from stream.backtest import backtest
 from stream.pipeline import Pipeline
+from stream.plan import Plan, parse_plan
 from stream.records import Alert, Output, Record
-from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 from stream.sources.json import encode, timestamp
 from stream.state import encode as encode_state
@@ -352,6 +352,7 @@ def test_assets_of_which_nothing_was_ever_taken_are_forgotten(
     st.lists(st.integers(0, 60), max_size=5),
     st.integers(1, 2),
 )
+@example([*[(0, 0)] * 10, (2, 0), (1, 61), (1, 0), (0, 61)], [13], 1)  # it went back, and bore witness for what it left
 def test_who_is_from_the_future_does_not_depend_on_the_cuts(
     plan: Plan, events: list[tuple[int, int]], cuts: list[int], witnesses: int
 ) -> None:
