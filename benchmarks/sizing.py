@@ -21,7 +21,7 @@ from models.datasets import Recording
 from models.train import train
 from speed import machine
 from stream.pipeline import Pipeline
-from stream.settings import Plan, parse_plan
+from stream.plan import Plan, parse_plan
 from stream.shelf import Shelf
 
 _PARTITIONS: Final = 4

@@ -28,8 +28,9 @@ from models.artifact import Artifact
 from models.base import Float32, Scored
 from models.stepping import CarriedState
 from stream.pipeline import Pipeline
+from stream.plan import DetectorSettings, load_plan
 from stream.records import Output, RawRecord
-from stream.settings import DetectorSettings, KafkaSettings, from_environment, load_plan
+from stream.settings import KafkaSettings, from_environment
 from stream.shelf import Shelf
 from stream.sinks.memory import MemorySink
 from stream.sinks.prometheus import PrometheusSink

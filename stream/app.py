@@ -25,8 +25,9 @@ from stream.orders import Message
 from stream.page.acting import Acting
 from stream.page.board import Board
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.publish import Publisher
-from stream.settings import KafkaSettings, Plan, WorkerSettings
+from stream.settings import KafkaSettings, WorkerSettings
 from stream.sinks.prometheus import Metrics
 from stream.snapshots import Snapshots
 from stream.swap import Swap

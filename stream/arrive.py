@@ -21,7 +21,7 @@ from stream.window import arrival
 
 if TYPE_CHECKING:
     from stream.partition import Partition
-    from stream.settings import Plan
+    from stream.plan import Plan
 
 
 def milliseconds(seconds: float) -> int:

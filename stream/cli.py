@@ -218,8 +218,9 @@ def replay(
     from models.datasets import read  # noqa: PLC0415
     from stream.commands.console import advancing  # noqa: PLC0415
     from stream.commands.train import cut  # noqa: PLC0415
+    from stream.plan import TopicSettings, load_plan  # noqa: PLC0415
     from stream.replay import replay as send  # noqa: PLC0415
-    from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan  # noqa: PLC0415
+    from stream.settings import KafkaSettings, from_environment  # noqa: PLC0415
 
     topics = load_plan(plan_path).topics if plan_path.exists() else TopicSettings()
     recordings = [

@@ -12,9 +12,9 @@ from models.artifact import Artifact
 from models.evaluate import Matching
 from stream.backtest import backtest, side_by_side
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.records import Float64
 from stream.report.outcome import Incident, Outcome, incidents_of, labelled
-from stream.settings import Plan
 from stream.shelf import Single
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import cast
 
 from stream import sources
 from stream.errors import ConfigError, DecodeError
+from stream.plan import InputSettings
 from stream.records import DeadLetter, RawRecord, Readings, payloads
-from stream.settings import InputSettings
 from stream.sources.base import BatchSource, RecordSource, Rows, Source
 
 _log = logging.getLogger(__name__)

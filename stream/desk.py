@@ -17,8 +17,8 @@ from stream.actions import ON_ALERTS, Action
 from stream.labels import Label, factor
 from stream.maintenance import Maintenance
 from stream.operating import epoch_ms
+from stream.plan import Plan
 from stream.records import Alert
-from stream.settings import Plan
 
 #: Alerts whose actions are kept; beyond, those of the alerts that were acted on first go.
 MOST_ALERTS: Final = 50_000

@@ -10,7 +10,7 @@ from stream.desk import Desk
 from stream.heirs import begin_heir, seed, succeed
 from stream.lane import Lane, open_lane
 from stream.partition import Partition
-from stream.settings import Plan
+from stream.plan import Plan
 from stream.state import BLOCK_BYTES, MOST_ASSETS, Served
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from models.errors import ModelError
 from models.store import Store
 from stream.errors import BrokerError, ConfigError
 from stream.history import held_from_to
-from stream.settings import KafkaSettings, Plan
+from stream.plan import Plan
+from stream.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
 

@@ -23,9 +23,10 @@ from stream.follow import follow
 from stream.labels import Label
 from stream.maintenance import Maintenance
 from stream.operating import ModeSettings
+from stream.plan import Plan
 from stream.reader import read_records
 from stream.records import Alert, Bool, Int64
-from stream.settings import KafkaSettings, Plan
+from stream.settings import KafkaSettings
 from stream.topics import list_topics
 
 if TYPE_CHECKING:

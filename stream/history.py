@@ -11,9 +11,10 @@ import numpy as np
 
 from stream.decode import Decoder
 from stream.errors import ConfigError, NoReadings
+from stream.plan import Plan
 from stream.reader import edges, read_records
 from stream.records import Readings
-from stream.settings import KafkaSettings, Plan
+from stream.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from models.datasets import Recording

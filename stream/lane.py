@@ -14,8 +14,8 @@ from stream.arrive import milliseconds
 from stream.decide import DecisionState
 from stream.episode import Identity, Rules
 from stream.grid import Filler, Grid
+from stream.plan import DetectorSettings
 from stream.records import Float64, Int32, Int64
-from stream.settings import DetectorSettings
 from stream.state import BESIDE, Array, LaneRows
 from stream.window import WindowState, room_for
 

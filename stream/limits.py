@@ -17,8 +17,8 @@ import numpy as np
 from models.base import KINDS
 from stream.decide import DecisionState, decide
 from stream.episode import Identity, Rules
+from stream.plan import QualitySettings, SignalSettings
 from stream.records import Alert, Bool, Float64, Int32, Int64, UInt8
-from stream.settings import QualitySettings, SignalSettings
 from stream.window import room_for
 
 #: The detector that these alerts name: the plan's detectors cannot be called so.

@@ -15,8 +15,9 @@ from kafka.errors import KafkaError
 from models.store import Decision
 from stream.door import knock
 from stream.errors import BrokerError
+from stream.plan import Plan
 from stream.records import to_json
-from stream.settings import KafkaSettings, Plan
+from stream.settings import KafkaSettings
 
 #: Between the parts of a report's key.
 APART: Final = "|"

@@ -35,6 +35,7 @@ from stream.lane import Lane
 from stream.letters import failed, from_the_future, too_late
 from stream.modes import factors
 from stream.partition import Partition, Restored
+from stream.plan import Plan
 from stream.records import (
     Alert,
     Bool,
@@ -48,7 +49,6 @@ from stream.records import (
     Readings,
     Scores,
 )
-from stream.settings import Plan
 from stream.state import Block, Meta, Served
 
 _log = logging.getLogger(__name__)

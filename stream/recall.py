@@ -15,7 +15,7 @@ import numpy as np
 
 from stream.errors import ConfigError, NoReadings, SinkUnavailable
 from stream.history import bound
-from stream.settings import Plan
+from stream.plan import Plan
 from stream.sinks.influxclient import InfluxSettings
 from stream.sinks.lineprotocol import escape
 from stream.sinks.trust import trusting

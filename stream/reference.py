@@ -38,14 +38,11 @@ from stream.bridge.plan import (
 from stream.bridge.settings import BridgeSettings, MqttSettings, OpcuaSettings
 from stream.errors import REASONS
 from stream.operating import LineSettings, MaintenanceSettings, ModeSettings, SuppressSettings
-from stream.schemas import schemas
-from stream.settings import (
+from stream.plan import (
     DetectorSettings,
     DriftSettings,
     GapSettings,
     InputSettings,
-    KafkaSettings,
-    ModelsSettings,
     Plan,
     QualitySettings,
     SignalSettings,
@@ -53,8 +50,9 @@ from stream.settings import (
     StoreSettings,
     ThinningSettings,
     TopicSettings,
-    WorkerSettings,
 )
+from stream.schemas import schemas
+from stream.settings import KafkaSettings, ModelsSettings, WorkerSettings
 from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
 from stream.sinks.page import PageSettings

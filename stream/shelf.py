@@ -21,7 +21,7 @@ from models.beginning import untrained
 from models.errors import InvalidArtifact, ModelError, StoreError
 from models.signing import Verifier
 from stream.errors import ConfigError
-from stream.settings import DetectorSettings, Plan
+from stream.plan import DetectorSettings, Plan
 
 _log = logging.getLogger(__name__)
 

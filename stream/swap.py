@@ -21,8 +21,8 @@ from stream.control import Control
 from stream.errors import BrokerError
 from stream.orders import Comparison, Message
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.records import to_json
-from stream.settings import Plan
 from stream.shelf import Shelf
 from stream.state import Served
 

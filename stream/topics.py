@@ -12,7 +12,8 @@ from kafka import KafkaAdminClient, errors
 
 from stream.door import knock
 from stream.errors import BrokerError
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
 

@@ -26,18 +26,11 @@ from stream.incidentbook import IncidentBook
 from stream.page.acting import Acting
 from stream.partition import Restored
 from stream.pipeline import Pipeline
+from stream.plan import Plan, check_together, load_plan
 from stream.publish import Publisher
 from stream.records import Alert, Output, RawRecord
 from stream.redact import redact, secrets_of
-from stream.settings import (
-    KafkaSettings,
-    ModelsSettings,
-    Plan,
-    WorkerSettings,
-    check_together,
-    from_environment,
-    load_plan,
-)
+from stream.settings import KafkaSettings, ModelsSettings, WorkerSettings, from_environment
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink

@@ -15,8 +15,8 @@ from hypothesis import settings as hypothesis_settings
 
 from models.datasets import Recording
 from models.train import train
+from stream.plan import Plan, load_plan
 from stream.records import Alert, Cause, DeadLetter, Late, Output, Record, Scores
-from stream.settings import Plan, load_plan
 
 # a machine under load is no finding
 hypothesis_settings.register_profile("headrace", deadline=None)

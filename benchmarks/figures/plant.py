@@ -13,8 +13,8 @@ import numpy as np
 from models.datasets import Recording
 from models.detectors.lstm_forecaster import Config
 from models.train import train
+from stream.plan import Plan, load_plan
 from stream.records import Float64, Int32, Int64, Readings, Record
-from stream.settings import Plan, load_plan
 from stream.sources.packed import encode_packed
 
 SIGNALS: Final = tuple(f"signal_{number}" for number in range(8))

@@ -20,7 +20,8 @@ from figures.broker import Payloads, produce
 from figures.figure import Cost, Lost
 from figures.plant import write_plan
 from stream.guard import start_guarded, stop_guarded, tail
-from stream.settings import KafkaSettings, load_plan
+from stream.plan import load_plan
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics
 
 BENCHMARKS: Final = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ from typing import Final
 from stream.bridge.health import BridgeHealth, BridgeMetrics
 from stream.bridge.reading import PlantReading, Ticket
 from stream.errors import SinkUnavailable
+from stream.plan import TopicSettings
 from stream.records import DeadLetter, Record
-from stream.settings import TopicSettings
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.messages import Message, dead_letter
 

@@ -16,8 +16,9 @@ from stream.bridge.outbox import Outbox
 from stream.bridge.reading import Outlet
 from stream.bridge.settings import BridgeSettings, MqttSettings, OpcuaSettings
 from stream.errors import ConfigError
+from stream.plan import Plan, load_plan
 from stream.redact import redact, secrets_of
-from stream.settings import KafkaSettings, Plan, from_environment, load_plan
+from stream.settings import KafkaSettings, from_environment
 from stream.sinks.kafka import KafkaSink
 from stream.sources import BRIDGES, mqtt, opcua
 from stream.topics import ensure_bridge_topics

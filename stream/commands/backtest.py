@@ -16,11 +16,11 @@ from stream.backtest import backtest
 from stream.commands.console import advancing
 from stream.commands.train import cut
 from stream.pipeline import Pipeline
+from stream.plan import load_plan
 from stream.records import Scores, to_json
 from stream.report.gather import Gathered
 from stream.report.outcome import labelled
 from stream.report.whatif import WhatIf
-from stream.settings import load_plan
 from stream.shelf import Shelf
 from stream.sources.json import timestamp
 

@@ -16,7 +16,8 @@ from stream.bridge.plan import BridgePlan
 from stream.bridge.reading import PlantReading, Ticket
 from stream.bridge.run import Bridge, hide_secrets, make_bridge
 from stream.commands.console import plain
-from stream.settings import KafkaSettings, Plan, from_environment, load_plan
+from stream.plan import Plan, load_plan
+from stream.settings import KafkaSettings, from_environment
 from stream.sources.json import timestamp
 
 _MOST_ROWS = 200

@@ -17,17 +17,8 @@ from stream.commands.sample import inspect
 from stream.decode import Decoder
 from stream.errors import ConfigError, StreamError
 from stream.lane import longest_gap_ms, rules_of
-from stream.settings import (
-    DetectorSettings,
-    KafkaSettings,
-    ModelsSettings,
-    Plan,
-    WorkerSettings,
-    check_together,
-    from_environment,
-    load_plan,
-    unknown_variables,
-)
+from stream.plan import DetectorSettings, Plan, check_together, load_plan
+from stream.settings import KafkaSettings, ModelsSettings, WorkerSettings, from_environment, unknown_variables
 from stream.shelf import Shelf
 from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings

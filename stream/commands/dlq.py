@@ -16,7 +16,8 @@ from rich.table import Table
 from stream.commands.console import plain
 from stream.deadletters import Letter, letters, resend
 from stream.history import bound
-from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan
+from stream.plan import TopicSettings, load_plan
+from stream.settings import KafkaSettings, from_environment
 from stream.sources.json import timestamp
 
 _SHOWN = 60

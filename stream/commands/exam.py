@@ -28,8 +28,8 @@ from models.errors import TrainingError
 from stream.commands.train import cut
 from stream.comparing import Measured, measure
 from stream.hindsight import Stretch
+from stream.plan import DetectorSettings, Plan
 from stream.retraining import tally
-from stream.settings import DetectorSettings, Plan
 
 _MOST_ASSETS: Final = 4
 #: Rows of an asset that are gone through for alarms, and of the copies: before the held-back stretch, and of it.

@@ -31,7 +31,8 @@ from stream.growing import Outcome, Told, why_not
 from stream.hindsight import Stretch, marked, read_past
 from stream.history import read_newest
 from stream.orders import order_of, send
-from stream.settings import KafkaSettings, ModelsSettings, Plan, WorkerSettings, from_environment, load_plan
+from stream.plan import Plan, load_plan
+from stream.settings import KafkaSettings, ModelsSettings, WorkerSettings, from_environment
 from stream.shelf import begun
 
 _log = logging.getLogger(__name__)

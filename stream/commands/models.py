@@ -20,8 +20,9 @@ from stream.commands.console import exam_table, plain
 from stream.comparing import Measured, correlation, measure
 from stream.errors import ConfigError
 from stream.orders import Message, order_of, send
+from stream.plan import Plan, load_plan
 from stream.reader import read_records
-from stream.settings import KafkaSettings, ModelsSettings, Plan, from_environment, load_plan
+from stream.settings import KafkaSettings, ModelsSettings, from_environment
 
 
 def _opened(plan_path: Path, detector: str | None = None) -> tuple[Plan, Store, ModelsSettings]:

@@ -24,9 +24,10 @@ from stream.errors import BrokerError, ConfigError
 from stream.follow import follow
 from stream.incidents import group, look_first
 from stream.labels import HIGHEST, Label, factor
+from stream.plan import Plan, TopicSettings, load_plan
 from stream.reader import read_records
 from stream.records import Alert, to_json
-from stream.settings import KafkaSettings, Plan, TopicSettings, from_environment, load_plan
+from stream.settings import KafkaSettings, from_environment
 
 T = TypeVar("T", bound=msgspec.Struct)
 

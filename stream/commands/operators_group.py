@@ -47,8 +47,9 @@ def _follow_and_read(main: click.Group) -> None:
     def run_follow(plan_path: Path, topic: str | None, as_json: bool, from_start: bool, until_end: bool) -> None:
         from stream.commands.console import alert_line  # noqa: PLC0415 (help must not wait for imports)
         from stream.follow import follow  # noqa: PLC0415
+        from stream.plan import TopicSettings, load_plan  # noqa: PLC0415
         from stream.records import to_json  # noqa: PLC0415
-        from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan  # noqa: PLC0415
+        from stream.settings import KafkaSettings, from_environment  # noqa: PLC0415
 
         topics = load_plan(plan_path).topics if plan_path.exists() else TopicSettings()
         kafka = from_environment(KafkaSettings)

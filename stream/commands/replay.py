@@ -10,8 +10,9 @@ import click
 from stream.commands.console import bar
 from stream.errors import ConfigError
 from stream.history import bound
+from stream.plan import TopicSettings, load_plan
 from stream.replay import copy
-from stream.settings import KafkaSettings, TopicSettings, from_environment, load_plan
+from stream.settings import KafkaSettings, from_environment
 
 
 def run_copy(

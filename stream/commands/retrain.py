@@ -28,9 +28,10 @@ from stream.errors import BrokerError, ConfigError, NoReadings, SinkUnavailable
 from stream.hindsight import Said, Stretch, learnt_in, marked, read_past, said_of
 from stream.history import bound, read_topic
 from stream.orders import order_of, send
+from stream.plan import DetectorSettings, Plan, load_plan
 from stream.recall import read_influxdb
 from stream.retraining import Tally, drift, is_better, tally
-from stream.settings import DetectorSettings, KafkaSettings, ModelsSettings, Plan, from_environment, load_plan
+from stream.settings import KafkaSettings, ModelsSettings, from_environment
 from stream.sinks.influxclient import InfluxSettings
 
 _log = logging.getLogger(__name__)

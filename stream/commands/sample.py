@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 
 from stream.decode import Decoder
+from stream.plan import Plan
 from stream.records import Int64, Record
-from stream.settings import Plan
 from stream.shelf import Shelf
 from stream.sources.json import timestamp
 

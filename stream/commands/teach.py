@@ -34,7 +34,8 @@ from stream.lessons import (
     to_learn,
 )
 from stream.orders import order_of, send
-from stream.settings import KafkaSettings, ModelsSettings, Plan
+from stream.plan import Plan
+from stream.settings import KafkaSettings, ModelsSettings
 
 if TYPE_CHECKING:
     from stream.commands.retrain import Wish

@@ -24,7 +24,8 @@ from stream.commands.console import bar
 from stream.errors import ConfigError
 from stream.hindsight import Stretch, learnt_in, marked, read_past
 from stream.history import read_topic
-from stream.settings import DetectorSettings, KafkaSettings, ModelsSettings, Plan, from_environment, load_plan
+from stream.plan import DetectorSettings, Plan, load_plan
+from stream.settings import KafkaSettings, ModelsSettings, from_environment
 
 
 def run_train(

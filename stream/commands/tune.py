@@ -18,7 +18,7 @@ from models.tune import Tuned, tune
 from stream.commands.console import bar
 from stream.commands.train import train_plan
 from stream.errors import ConfigError
-from stream.settings import DetectorSettings, Plan, load_plan
+from stream.plan import DetectorSettings, Plan, load_plan
 
 #: In the study's folder: the artifact of the best settings.
 BEST = "best"

@@ -21,9 +21,10 @@ from models.pictures import Picture
 from models.simulate_tiles import DEFECTS, jpeg, tile
 from stream.door import knock
 from stream.errors import BrokerError
+from stream.plan import Plan
 from stream.records import Alert
 from stream.report.sightings import Sighting
-from stream.settings import KafkaSettings, Plan
+from stream.settings import KafkaSettings
 from stream.sources.json import timestamp
 
 ASSET: Final = "camera-01"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from stream.follow import follow
+from stream.plan import TopicSettings
 from stream.records import Alert
 from stream.replay import replay
-from stream.settings import KafkaSettings, TopicSettings
+from stream.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from models.datasets import Recording

@@ -21,8 +21,9 @@ from models.datasets import Recording
 from stream.commands.train import train_plan
 from stream.demo.scenario import simulated
 from stream.errors import StreamError
+from stream.plan import load_plan, parse_plan
 from stream.replay import replay
-from stream.settings import KafkaSettings, load_plan, parse_plan
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics
 
 _log = logging.getLogger(__name__)

@@ -31,10 +31,11 @@ from stream.demo.screen import AlertBoard, summary
 from stream.demo.worker_process import WorkerProcess
 from stream.errors import StreamError
 from stream.guard import tail
+from stream.plan import Plan, load_plan
 from stream.report.outcome import Outcome, courses_of_topic, incidents_of
 from stream.report.page import picture, write_outcome
 from stream.report.wording import duration
-from stream.settings import KafkaSettings, Plan, load_plan
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics
 
 #: The live part is paced to last about so long, so that alerts can be watched as they open and resolve.

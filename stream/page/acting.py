@@ -25,8 +25,8 @@ from msgspec import Meta
 from stream.actions import LONGEST_SHELF_S, Action, Comment, Who
 from stream.errors import BrokerError
 from stream.labels import Label
+from stream.plan import TopicSettings
 from stream.records import Alert, to_json
-from stream.settings import TopicSettings
 from stream.sources.base import Asset
 
 _log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from stream.decide import DecisionState, decide
 from stream.episode import Identity, Rules
 from stream.fitting import Shelf
 from stream.lane import rules_of
+from stream.plan import Plan
 from stream.records import Alert, Scores
 from stream.report.outcome import Trial, incidents_of
-from stream.settings import Plan
 
 #: What is tried, as multiples of the plan's own budget.
 FACTORS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)

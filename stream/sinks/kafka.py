@@ -16,8 +16,9 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, errors
 
 from stream.errors import SinkRefused, SinkUnavailable
+from stream.plan import TopicSettings
 from stream.records import DeadLetter, Output, Record, Scores
-from stream.settings import KafkaSettings, TopicSettings
+from stream.settings import KafkaSettings
 from stream.sinks.batches import SCORE_HEADERS, Pack, pack
 from stream.sinks.messages import Message, all_messages, score_rows, smaller
 from stream.sinks.thin import history

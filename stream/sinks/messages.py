@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 
 from models.base import KINDS
+from stream.plan import TopicSettings
 from stream.records import Alert, DeadLetter, Output, RawRecord, Scores, to_json
-from stream.settings import TopicSettings
 from stream.sinks.columns import Column, either, fields, numbers, seven_digits, texts, weave
 from stream.sinks.rows import derive
 

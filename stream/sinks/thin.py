@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from stream.plan import ThinningSettings
 from stream.records import Bool, Float64, Int64, Output, Scores
-from stream.settings import ThinningSettings
 from stream.sinks.rows import take
 from stream.state import BESIDE, Array
 

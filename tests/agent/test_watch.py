@@ -13,9 +13,10 @@ from models.datasets import Recording
 from stream.app import App, create_app
 from stream.errors import SinkUnavailable
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.publish import Publisher
 from stream.records import Record
-from stream.settings import KafkaSettings, Plan, WorkerSettings
+from stream.settings import KafkaSettings, WorkerSettings
 from stream.shelf import Shelf
 from stream.sinks.memory import MemorySink
 from stream.sinks.prometheus import Metrics

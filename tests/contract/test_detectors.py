@@ -22,8 +22,8 @@ from models.errors import InvalidArtifact, TrainingError
 from models.scaling import RobustScaler
 from models.train import score_series, train
 from stream.pipeline import Pipeline
+from stream.plan import parse_plan
 from stream.records import Readings
-from stream.settings import parse_plan
 
 AT_MS = 1_764_000_000_000
 #: Small and short: most of a deep detector's time here is Keras compiling, once for each number of signals.
@@ -251,7 +251,7 @@ from models.scaling import RobustScaler
 from models.train import score_series, train
 from stream.pipeline import Pipeline
 from stream.records import Readings
-from stream.settings import parse_plan
+from stream.plan import parse_plan
 rows = np.random.default_rng(0).normal(size=(300, 2))
 artifact = train([Recording("a", np.arange(300) * 1000, ("x", "y"), rows)], detector="lstm_forecaster", config={SHORT})
 artifact.save(pathlib.Path({str(path)!r}))

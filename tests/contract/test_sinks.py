@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from stream.plan import TopicSettings
 from stream.records import Alert, DeadLetter, Output, Scores
-from stream.settings import KafkaSettings, TopicSettings
+from stream.settings import KafkaSettings
 from stream.sinks.alertmanager import AlertmanagerSettings, AlertmanagerSink
 from stream.sinks.base import Sink
 from stream.sinks.influxdb import InfluxSettings, InfluxSink

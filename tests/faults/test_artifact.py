@@ -20,7 +20,7 @@ import safetensors.numpy
 from fault_record import Fault
 
 from models.artifact import MANIFEST, WEIGHTS, Manifest
-from stream.settings import Plan
+from stream.plan import Plan
 
 pytestmark = [pytest.mark.timeout(120)]
 

@@ -13,7 +13,8 @@ from oracle import judge
 from servers import free_port
 from worker_process import Worker, write_plan
 
-from stream.settings import KafkaSettings, Plan, TopicSettings, load_plan
+from stream.plan import Plan, TopicSettings, load_plan
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]

@@ -14,7 +14,8 @@ from oracle import judge
 from worker_process import Worker
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, load_plan
+from stream.plan import load_plan
+from stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 

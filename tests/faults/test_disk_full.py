@@ -20,7 +20,8 @@ from worker_process import Worker
 
 from models import artifact as artifacts
 from models.datasets import Recording
-from stream.settings import KafkaSettings, Plan, load_plan
+from stream.plan import Plan, load_plan
+from stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.timeout(240)]
 

@@ -16,8 +16,9 @@ from oracle import judge
 from worker_process import Worker, read_all
 
 from models.datasets import Recording
+from stream.plan import load_plan
 from stream.records import Alert
-from stream.settings import KafkaSettings, load_plan
+from stream.settings import KafkaSettings
 from stream.sources.json import timestamp
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]

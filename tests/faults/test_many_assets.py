@@ -12,8 +12,8 @@ import pytest
 from fault_record import Fault
 
 from stream.pipeline import Pipeline
+from stream.plan import Plan, parse_plan
 from stream.records import Readings
-from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 from stream.sinks.prometheus import Metrics
 

@@ -29,8 +29,9 @@ from models.store import Store
 from models.train import train
 from stream.orders import Message, order_of, send
 from stream.pipeline import Pipeline
+from stream.plan import Plan, load_plan
 from stream.records import Record, to_json
-from stream.settings import KafkaSettings, Plan, load_plan
+from stream.settings import KafkaSettings
 from stream.shelf import Shelf
 from stream.sinks.messages import score_rows
 

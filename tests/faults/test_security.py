@@ -20,7 +20,8 @@ from servers import free_port
 from worker_process import Worker, write_plan
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, Plan, TopicSettings, load_plan
+from stream.plan import Plan, TopicSettings, load_plan
+from stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 

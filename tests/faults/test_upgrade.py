@@ -17,7 +17,8 @@ from oracle import judge, published
 from worker_process import Worker, run
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, Plan, load_plan
+from stream.plan import Plan, load_plan
+from stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

@@ -26,8 +26,8 @@ with atheris.instrument_imports(include=["stream.sources", "stream.decode", "str
 import numpy as np
 
 from stream.errors import StateRefused
+from stream.plan import InputSettings
 from stream.records import Record
-from stream.settings import InputSettings
 
 SIGNALS: Final = ("flow", "heat")
 AT_MS: Final = np.array([1_795_420_800_250, 1_795_420_801_250])

@@ -18,7 +18,8 @@ from plants import BridgeProcess, mosquitto
 from servers import Server, free_port
 from worker_process import Worker, read_all, run, write_plan
 
-from stream.settings import KafkaSettings, Plan, TopicSettings
+from stream.plan import Plan, TopicSettings
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics
 
 SIGNALS = ("flow", "heat", "pressure")

@@ -15,8 +15,8 @@ from stream.labels import Label
 from stream.page.acting import Acting
 from stream.page.board import Board
 from stream.pipeline import Pipeline
+from stream.plan import Plan, TopicSettings
 from stream.records import Readings
-from stream.settings import Plan, TopicSettings
 from stream.shelf import Shelf
 from stream.sinks.prometheus import Metrics
 from stream.web import Health, WebServer

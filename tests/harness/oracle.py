@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from kafka import KafkaConsumer, TopicPartition
 
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.reader import read_records
 from stream.records import Output, Record, to_json
-from stream.settings import KafkaSettings, Plan
+from stream.settings import KafkaSettings
 from stream.shelf import Shelf
 from stream.sinks.messages import score_rows
 from stream.sinks.thin import history

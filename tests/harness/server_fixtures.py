@@ -22,7 +22,8 @@ from kafka_servers import apache_kafka
 from servers import InfluxDB, Server, fetch, free_port, need, prometheus_server
 from worker_process import Worker, write_plan
 
-from stream.settings import KafkaSettings, Plan, TopicSettings
+from stream.plan import Plan, TopicSettings
+from stream.settings import KafkaSettings
 
 
 @pytest.fixture(scope="session", params=["embedded", "apache"])

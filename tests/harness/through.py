@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from models.datasets import Recording
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.records import Alert, Output, Record
-from stream.settings import Plan
 from stream.shelf import Shelf
 from stream.sources.json import encode
 

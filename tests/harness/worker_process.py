@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 
 NAMES = ("readings", "alerts", "scores", "dead_letters", "late", "state", "actions", "labels", "models")
 

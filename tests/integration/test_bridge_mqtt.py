@@ -20,7 +20,8 @@ from servers import Server, need
 from worker_process import read_all
 
 from stream.bridge import sparkplug
-from stream.settings import KafkaSettings, Plan, TopicSettings
+from stream.plan import Plan, TopicSettings
+from stream.settings import KafkaSettings
 
 pytest.importorskip("paho.mqtt", reason="the MQTT bridge comes with headrace[mqtt]")
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(240)]

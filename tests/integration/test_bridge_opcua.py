@@ -17,7 +17,8 @@ from plants import BridgeProcess, OpcuaPlant, opcua_server, wait_for
 from servers import Server, need
 from worker_process import read_all
 
-from stream.settings import KafkaSettings, Plan
+from stream.plan import Plan
+from stream.settings import KafkaSettings
 
 pytest.importorskip("asyncua", reason="the OPC UA bridge comes with headrace[opcua]")
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(240)]

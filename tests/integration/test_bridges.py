@@ -15,7 +15,8 @@ from servers import Server
 from worker_process import Worker, run
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, Plan
+from stream.plan import Plan
+from stream.settings import KafkaSettings
 
 pytest.importorskip("paho.mqtt", reason="the MQTT bridge comes with headrace[mqtt]")
 pytest.importorskip("asyncua", reason="the OPC UA bridge comes with headrace[opcua]")

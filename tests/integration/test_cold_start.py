@@ -14,7 +14,8 @@ from feeder import Feeder, wait_committed
 from worker_process import Worker, read_all, run, write_plan
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, TopicSettings, load_plan
+from stream.plan import TopicSettings, load_plan
+from stream.settings import KafkaSettings
 
 pytestmark = [
     pytest.mark.broker,

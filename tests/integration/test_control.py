@@ -9,7 +9,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from stream.control import Control, ControlReader
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 from stream.sinks.prometheus import Metrics
 
 pytestmark = pytest.mark.broker

@@ -25,8 +25,9 @@ from dashboards import ROOT, Query, filled, queries
 from models.artifact import load
 from models.datasets import Recording
 from models.train import train
+from stream.plan import Plan, TopicSettings, load_plan
 from stream.replay import replay
-from stream.settings import KafkaSettings, Plan, TopicSettings, load_plan
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics
 
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(240)]

@@ -16,7 +16,8 @@ from servers import free_port, need
 from worker_process import Worker, run
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, Plan
+from stream.plan import Plan
+from stream.settings import KafkaSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -16,7 +16,8 @@ from worker_process import Worker, backtest_scores, live_scores, read_all, run, 
 
 from models.datasets import Recording
 from stream.decode import Decoder
-from stream.settings import InputSettings, KafkaSettings, Plan, TopicSettings
+from stream.plan import InputSettings, Plan, TopicSettings
+from stream.settings import KafkaSettings
 from stream.sources.frame import encode_frame
 from stream.topics import ensure_topics
 

@@ -26,8 +26,9 @@ from worker_process import read_all, write_plan
 
 from dashboards import ROOT
 from models.datasets import Recording
+from stream.plan import Plan, TopicSettings
 from stream.replay import replay
-from stream.settings import KafkaSettings, Plan, TopicSettings
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics
 
 # slow: pip installs the whole environment, TensorFlow included

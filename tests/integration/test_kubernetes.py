@@ -18,7 +18,8 @@ from typescript import MODULES, compiled, need_modules
 
 from dashboards import ROOT
 from stream.bridge.settings import BridgeSettings, MqttSettings
-from stream.settings import KafkaSettings, TopicSettings, WorkerSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings, WorkerSettings
 from stream.sinks.alertmanager import AlertmanagerSettings
 from stream.sinks.influxdb import InfluxSettings
 from stream.topics import topic_configs

@@ -18,7 +18,8 @@ from worker_process import Worker, read_all, run, write_plan
 
 from models.datasets import Recording
 from models.train import train
-from stream.settings import KafkaSettings, TopicSettings, load_plan
+from stream.plan import TopicSettings, load_plan
+from stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.broker, pytest.mark.browser, pytest.mark.timeout(400)]
 

@@ -16,7 +16,8 @@ from worker_process import Worker, run, write_plan
 from models.base import NORMAL, UNKNOWN
 from models.datasets import Recording
 from stream.commands.operators import run_label_stretch
-from stream.settings import KafkaSettings, TopicSettings, load_plan
+from stream.plan import TopicSettings, load_plan
+from stream.settings import KafkaSettings
 from stream.sources.json import timestamp
 
 pytestmark = [pytest.mark.broker, pytest.mark.tensorflow, pytest.mark.timeout(400)]

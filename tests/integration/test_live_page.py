@@ -22,8 +22,8 @@ from models.evaluate import Event
 from stream.actions import Action
 from stream.labels import Label
 from stream.operating import LineSettings
+from stream.plan import Plan, QualitySettings, load_plan
 from stream.records import Alert, Diagnosis, Output
-from stream.settings import Plan, QualitySettings, load_plan
 
 pytestmark = pytest.mark.browser
 

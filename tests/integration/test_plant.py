@@ -12,7 +12,8 @@ from worker_process import read_all
 
 from stream.demo import plant
 from stream.demo.scenario import simulated
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 
 pytestmark = pytest.mark.broker
 

@@ -19,8 +19,9 @@ from stream import recall
 from stream.backtest import backtest
 from stream.errors import ConfigError, SinkUnavailable
 from stream.pipeline import Pipeline
+from stream.plan import Plan, ThinningSettings, TopicSettings, load_plan
 from stream.recall import read_influxdb
-from stream.settings import KafkaSettings, Plan, ThinningSettings, TopicSettings, load_plan
+from stream.settings import KafkaSettings
 from stream.shelf import Shelf
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.thin import Thinner

@@ -13,7 +13,8 @@ import pytest
 from worker_process import Worker, backtest_scores, live_scores, run, write_plan
 
 from models.datasets import read
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 from stream.sources.json import timestamp
 
 DATA = Path(os.environ.get("HEADRACE_DATA", Path(__file__).parents[3] / "shared" / "data"))

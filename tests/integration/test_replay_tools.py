@@ -11,7 +11,8 @@ from kafka import KafkaProducer
 from worker_process import Worker, live_scores, read_all, run
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 from stream.sources.json import encode
 from stream.topics import ensure_topics
 

@@ -22,7 +22,8 @@ from worker_process import Worker, write_plan
 from models.datasets import Recording
 from models.train import train
 from stream.commands.operators import run_label_stretch
-from stream.settings import KafkaSettings, TopicSettings, load_plan
+from stream.plan import TopicSettings, load_plan
+from stream.settings import KafkaSettings
 from stream.sources.json import timestamp
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]

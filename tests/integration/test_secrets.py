@@ -12,7 +12,8 @@ from influx_stub import InfluxStub
 from worker_process import Worker, read_all
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 
 pytestmark = [
     pytest.mark.broker,

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from stream.errors import BrokerError
+from stream.plan import TopicSettings
 from stream.publish import Publisher
 from stream.records import Alert, DeadLetter, Output, Scores
-from stream.settings import KafkaSettings, TopicSettings
+from stream.settings import KafkaSettings
 from stream.sinks.influxdb import InfluxSettings, InfluxSink
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.memory import MemorySink

@@ -12,7 +12,8 @@ from worker_process import Worker, run, write_plan
 
 from models.datasets import Recording
 from models.train import train
-from stream.settings import KafkaSettings, TopicSettings, load_plan
+from stream.plan import TopicSettings, load_plan
+from stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from worker_process import Worker
 
-from stream.settings import KafkaSettings, Plan
+from stream.plan import Plan
+from stream.settings import KafkaSettings
 
 
 def free_port() -> int:

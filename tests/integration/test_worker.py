@@ -18,7 +18,8 @@ from kafka import KafkaProducer
 from worker_process import Worker, backtest_scores, live_scores, read_all, run, write_plan
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 from stream.sources.json import encode, timestamp
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]

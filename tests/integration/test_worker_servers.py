@@ -16,7 +16,8 @@ import pytest
 from worker_process import Worker, live_scores, run
 
 from models.datasets import Recording
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(240)]
 

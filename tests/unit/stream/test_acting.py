@@ -14,8 +14,9 @@ from stream.errors import BrokerError, ConfigError
 from stream.labels import Label
 from stream.page.acting import MOST_BYTES, TOKEN_HEADER, Acting
 from stream.page.board import Board
+from stream.plan import TopicSettings
 from stream.records import Alert, Output
-from stream.settings import TopicSettings, from_environment
+from stream.settings import from_environment
 from stream.sinks.page import PageSettings
 from stream.sinks.prometheus import Metrics
 from stream.web import Health, WebServer

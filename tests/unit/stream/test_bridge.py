@@ -22,7 +22,8 @@ from stream.bridge.reading import PlantReading, Ticket
 from stream.bridge.settings import MqttSettings, OpcuaSettings
 from stream.decode import formats
 from stream.errors import ConfigError, DecodeError, SinkUnavailable
-from stream.settings import TopicSettings, from_environment, parse_plan
+from stream.plan import TopicSettings, parse_plan
+from stream.settings import from_environment
 from stream.sources.opcua import _number, _time_ms
 
 NOW_MS = 1_764_000_000_000

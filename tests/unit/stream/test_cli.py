@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from models.datasets import Recording
 from stream.cli import main
 from stream.deadletters import Letter
-from stream.settings import Plan
+from stream.plan import Plan
 
 COMMANDS = ["demo", "check", "train", "worker", "replay", "backtest", "alerts", "evaluate", "choose", "tune", "augment"]
 

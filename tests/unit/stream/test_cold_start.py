@@ -10,7 +10,7 @@ from stream.backtest import backtest
 from stream.commands.train import run_cold
 from stream.errors import ConfigError
 from stream.pipeline import Pipeline
-from stream.settings import load_plan
+from stream.plan import load_plan
 from stream.shelf import Shelf
 
 PLAN = """

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from stream.decode import Decoder, formats
 from stream.errors import ConfigError
+from stream.plan import InputSettings
 from stream.records import Record
-from stream.settings import InputSettings
 from stream.sources.base import milliseconds, times
 from stream.sources.json import encode, timestamp
 

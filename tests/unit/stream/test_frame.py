@@ -16,9 +16,9 @@ from models.datasets import Recording
 from stream.backtest import backtest
 from stream.decode import Decoder
 from stream.pipeline import Pipeline
+from stream.plan import InputSettings, Plan
 from stream.records import Alert, DeadLetter, Output, Readings, Record
 from stream.replay import _in_order
-from stream.settings import InputSettings, Plan
 from stream.shelf import Shelf
 from stream.sources import frame
 from stream.sources.frame import encode_frame

@@ -12,7 +12,7 @@ from models.datasets import Recording
 from stream.backtest import backtest
 from stream.grid import Cells, Filler, Grid
 from stream.pipeline import Pipeline
-from stream.settings import Plan, parse_plan
+from stream.plan import Plan, parse_plan
 from stream.shelf import Shelf
 
 Row = tuple[int, int, list[float | None]]  # slot, cell's newest time, values

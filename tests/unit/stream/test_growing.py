@@ -23,7 +23,8 @@ from stream.commands.exam import Exam, Marks, limited, sit, verdict
 from stream.errors import BrokerError
 from stream.growing import Growing, Outcome, Told, read_told, tried, why_not
 from stream.pipeline import Pipeline
-from stream.settings import KafkaSettings, ModelsSettings, Plan, load_plan
+from stream.plan import Plan, load_plan
+from stream.settings import KafkaSettings, ModelsSettings
 from stream.shelf import Shelf, begun
 
 PLAN = """

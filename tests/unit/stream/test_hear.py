@@ -19,8 +19,8 @@ from stream.hindsight import learnt_in
 from stream.labels import Label
 from stream.operating import ModeSettings
 from stream.pipeline import Pipeline
+from stream.plan import Plan, parse_plan
 from stream.records import Alert, Output, Record
-from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 
 NOW = "2026-11-25T08:00:00.000Z"

@@ -13,8 +13,8 @@ from stream.incidentbook import IncidentBook
 from stream.incidents import Incident, group
 from stream.operating import LineSettings
 from stream.page.board import MEMBERS_SHOWN, Board
+from stream.plan import parse_plan
 from stream.records import Alert, Output
-from stream.settings import parse_plan
 
 LINE = LineSettings(assets=("mixer-*", "pump-1", "filter-1"), within_s=60, tie_s=5)
 

@@ -14,8 +14,9 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.record.memory_records import MemoryRecords
 
 from stream.errors import SinkRefused, SinkUnavailable
+from stream.plan import TopicSettings
 from stream.records import Alert, DeadLetter, Output, Scores
-from stream.settings import KafkaSettings, TopicSettings
+from stream.settings import KafkaSettings
 from stream.sinks.batches import pack
 from stream.sinks.kafka import KafkaSink
 from stream.sinks.messages import score_rows

@@ -16,7 +16,7 @@ from models.train import train
 from stream.cli import main
 from stream.commands import models as commands
 from stream.orders import Comparison, Message
-from stream.settings import load_plan
+from stream.plan import load_plan
 
 PLAN = """
 [models]

@@ -14,8 +14,8 @@ from stream.desk import Desk
 from stream.episode import Identity, Rules
 from stream.labels import HIGHEST, LOWEST, Label, factor
 from stream.operate import apply, heed
+from stream.plan import parse_plan
 from stream.records import Alert, Scores
-from stream.settings import parse_plan
 
 WHO = Identity(site="north", detector="pumps", kind="ewma", model_version="v1")
 

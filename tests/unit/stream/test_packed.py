@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stream.decode import Decoder
+from stream.plan import InputSettings
 from stream.records import Readings, Record
-from stream.settings import InputSettings
 from stream.sources.frame import encode_frame
 from stream.sources.packed import encode_packed, is_packed
 

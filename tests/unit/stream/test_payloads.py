@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stream.decode import Decoder
 from stream.errors import REASONS
+from stream.plan import InputSettings
 from stream.records import Record
-from stream.settings import InputSettings
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "payloads.md").read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ from models.simulate_tiles import jpeg
 from stream.decode import Decoder
 from stream.heat import heat_map
 from stream.pipeline import Pipeline
+from stream.plan import InputSettings, Plan, parse_plan
 from stream.records import Output, Record, to_json
-from stream.settings import InputSettings, Plan, parse_plan
 from stream.shelf import Shelf
 from stream.sources.pictures import SIGNAL
 

@@ -16,8 +16,8 @@ from models.registry import create
 from models.scaling import RobustScaler
 from stream.backtest import backtest
 from stream.pipeline import Pipeline
+from stream.plan import Plan, parse_plan
 from stream.records import Alert, Record
-from stream.settings import Plan, parse_plan
 from stream.shelf import Shelf
 
 

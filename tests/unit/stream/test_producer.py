@@ -8,9 +8,10 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from stream.decode import Decoder
 from stream.errors import BrokerError
+from stream.plan import InputSettings
 from stream.producer import ReadingProducer
 from stream.records import Record
-from stream.settings import InputSettings, KafkaSettings
+from stream.settings import KafkaSettings
 
 AT_MS = 1795420800250
 

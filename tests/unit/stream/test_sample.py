@@ -9,7 +9,7 @@ from through import records_of
 
 from models.datasets import Recording
 from stream.commands.sample import inspect
-from stream.settings import Plan
+from stream.plan import Plan
 from stream.shelf import Shelf
 
 MINUTE_MS = 60_000

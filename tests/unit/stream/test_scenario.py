@@ -8,7 +8,7 @@ import pytest
 
 from models.errors import DataError
 from stream.demo.scenario import recorded, simulated
-from stream.settings import parse_plan
+from stream.plan import parse_plan
 from stream.sources.json import timestamp
 
 

@@ -5,15 +5,8 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from stream.errors import ConfigError
-from stream.settings import (
-    KafkaSettings,
-    WorkerSettings,
-    check_together,
-    from_environment,
-    load_plan,
-    parse_plan,
-    unknown_variables,
-)
+from stream.plan import check_together, load_plan, parse_plan
+from stream.settings import KafkaSettings, WorkerSettings, from_environment, unknown_variables
 from stream.sinks.influxclient import InfluxSettings
 
 GOOD = {"kind": "ewma", "artifact": "artifacts/a"}

@@ -13,11 +13,11 @@ from models.pictures import decode
 from models.simulate_tiles import DEFECTS
 from stream.demo import camera as station
 from stream.demo.camera import Camera
+from stream.plan import parse_plan
 from stream.records import Alert, Diagnosis, HeatMap
 from stream.report.outcome import Outcome
 from stream.report.page import render
 from stream.report.sightings import Sighting, called, overlaid, where
-from stream.settings import parse_plan
 from stream.sources.json import timestamp
 
 START_MS = 1_795_435_200_000

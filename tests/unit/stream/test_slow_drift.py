@@ -16,8 +16,8 @@ from stream.actions import Action
 from stream.assembly import Image
 from stream.operating import MaintenanceSettings
 from stream.pipeline import Pipeline
+from stream.plan import Plan, load_plan
 from stream.records import Alert, Output, Readings
-from stream.settings import Plan, load_plan
 from stream.shelf import Shelf
 from stream.sources.json import timestamp
 

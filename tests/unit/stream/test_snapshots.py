@@ -17,8 +17,8 @@ from stream.assembly import prefix
 from stream.belt import Belt, Taken
 from stream.errors import BrokerError
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.records import Output, Record
-from stream.settings import Plan
 from stream.shelf import Shelf
 from stream.sinks.prometheus import Metrics
 from stream.snapshots import Snapshots

@@ -16,8 +16,8 @@ from models.datasets import Recording
 from stream.actions import Action
 from stream.assembly import Image
 from stream.pipeline import Pipeline
+from stream.plan import Plan, QualitySettings
 from stream.records import Alert, Output, Record
-from stream.settings import Plan, QualitySettings
 from stream.shelf import Shelf
 from stream.sinks.news import TEMPLATE, News
 from stream.sinks.webhook import WebhookSettings

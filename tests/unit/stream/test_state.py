@@ -18,8 +18,8 @@ from stream.assembly import Assembly, Image, block_key, meta_key, prefix
 from stream.episode import Episode
 from stream.errors import StateRefused
 from stream.pipeline import Pipeline
+from stream.plan import Plan, ThinningSettings
 from stream.records import Output, Record
-from stream.settings import Plan, ThinningSettings
 from stream.shelf import Shelf
 from stream.sinks.thin import history
 from stream.sources.json import encode as encode_reading

@@ -12,8 +12,8 @@ from models.datasets import Recording
 from models.train import train
 from stream.assembly import Assembly, block_key, meta_key
 from stream.pipeline import Pipeline
+from stream.plan import parse_plan
 from stream.records import Record
-from stream.settings import parse_plan
 from stream.shelf import Shelf
 from stream.state import Meta, Served, decode, encode
 

@@ -16,8 +16,8 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from models.datasets import Recording
+from stream.plan import Plan, ThinningSettings
 from stream.records import Output, Record, Scores
-from stream.settings import Plan, ThinningSettings
 from stream.sinks.messages import all_messages
 from stream.sinks.rows import take
 from stream.sinks.thin import Thinned, Thinner, history

@@ -11,7 +11,8 @@ from kafka import errors
 
 from stream import topics as subject
 from stream.errors import BrokerError
-from stream.settings import KafkaSettings, TopicSettings
+from stream.plan import TopicSettings
+from stream.settings import KafkaSettings
 from stream.topics import ensure_topics, topic_configs
 
 KAFKA = KafkaSettings(bootstrap="127.0.0.1:9", partitions=4, replication_factor=3)

@@ -11,11 +11,11 @@ import pytest
 from models.datasets import Recording
 from stream.backtest import backtest
 from stream.pipeline import Pipeline
+from stream.plan import Plan
 from stream.records import Alert
 from stream.report.gather import Gathered
 from stream.report.outcome import Incident, incidents_of, labelled
 from stream.report.whatif import FACTORS, WhatIf
-from stream.settings import Plan
 from stream.shelf import Shelf
 
 MakeRecording = Callable[..., Recording]
