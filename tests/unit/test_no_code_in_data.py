@@ -53,7 +53,9 @@ def test_no_deserialiser_that_can_run_code_is_in_the_source(package: str) -> Non
     files = sorted((ROOT / package).rglob("*.py"))
     assert len(files) > 20
     found = {str(path.relative_to(ROOT)): findings(path.read_text()) for path in files}
-    assert {path: what for path, what in found.items() if what} == {path: what for path, what in KNOWN.items() if path.startswith(package)}
+    assert {path: what for path, what in found.items() if what} == {
+        path: what for path, what in KNOWN.items() if path.startswith(package)
+    }
 
 
 @pytest.mark.parametrize(
