@@ -4,8 +4,8 @@ with labels which defect it is.
 EfficientNet-Lite0 (``models.backbone``) describes every patch of eight by eight pixels at four depths, and is never
 trained here. Two things are learnt on top, in numpy and without TensorFlow. A Gaussian at three of the depths says how
 unlike good patches a patch is. A small head tells good patches from made-up defects (``models.blemishes``): how far a
-feature may wander is not all that counts, but also which way. Each counts against its own mean and spread at that
-distance from the edges on good pictures (``models.spots``); the score is the sum over them of their five highest
+feature may wander is not all that counts, but also which way. Each counts against what is usual at that distance
+from the edges on good pictures (``models.spots``); the score is the sum over them of their five highest
 patches, the heat map the sum of their maps. Shown drawn defects, a second head learns their kinds.
 
 Limits: marks that do no harm are strange too; thin cracks along the streaks of a ground surface are what it ranks
@@ -162,9 +162,9 @@ class FeatureInspector:
             ),
         )  # fmt: skip
         measured = [patches.read(weights, picture.pixels) for picture in usual]
-        maps = zip(*(learnt.evidence(each) for each in measured), strict=True)
-        levels = tuple(spots.Usual.of(each, by_place=True) for each in maps)
-        learnt = dataclasses.replace(learnt, usual=levels)
+        *surprises, doubts = zip(*(learnt.evidence(each) for each in measured), strict=True)
+        levels = [spots.Usual.of(each, by_place=True) for each in surprises]
+        learnt = dataclasses.replace(learnt, usual=(*levels, spots.Usual.of(doubts)))
         if self.config.named:
             learnt = self._with_kinds(learnt, pictures, good, plain, measured, rng)
         self._learnt = learnt
