@@ -49,6 +49,8 @@ GROWS_AFTER_S = 1500
 WARM_UP = 49
 
 
+# two minutes: what a broker does for it (orders read, versions exchanged) test_learning and the faults try on each
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the growing process in /proc")
 def test_a_stream_without_history_is_watched_at_once_and_grows_a_model(
     kafka: KafkaSettings,

@@ -93,6 +93,7 @@ def schedule(worker: Worker, path: Path, folder: Path) -> Iterator[Rounds]:
             process.kill()
 
 
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)  # the topics are read as in test_learning, on each
 async def test_only_drift_retrains_and_only_what_is_better_serves(
     kafka: KafkaSettings,
     topics: TopicSettings,
