@@ -12,7 +12,7 @@ SIDE_BY_SIDE ?= -n auto --dist loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs pictures bench faults test-kafka sbom audit fuzz lock clean
+.PHONY: help setup demo test lint check docs pictures bench faults test-kafka sbom audit fuzz lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,11 +34,13 @@ demo: setup  ## Run the main job on an embedded broker: plant, training, worker,
 test: setup  ## Run the tests that need nothing but what pip brings; says what it left out
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
-check: setup  ## The gate: ruff, mypy --strict, import-linter, unit tests
+lint: setup  ## What needs no test to run: ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint  ## The gate: lint and the unit tests
 	$(BIN)/python -m pytest tests/unit -m "not tensorflow" -q $(SIDE_BY_SIDE)
 
 bench: setup  ## Measure the figures of speed (ARGS="--only NAME", "--list", "--json FILE", "--readme"); ten minutes
