@@ -398,6 +398,7 @@ async def test_a_screen_reader_finds_names_and_regions(page: Page, plant: LivePl
 
 
 @pytest.mark.slow  # trains three detectors of the simulated pumps
+@pytest.mark.timeout(600)
 @pytest.mark.tensorflow
 async def test_the_pictures_of_the_readme(page: Page, tmp_path: Path) -> None:
     """With HEADRACE_PICTURES=docs/images (``make pictures``) they are written there; any run looks at them."""
