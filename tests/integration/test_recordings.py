@@ -39,6 +39,7 @@ false_alarms_per_day = 24
 @pytest.mark.tensorflow
 @pytest.mark.slow  # 32 models are trained
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)  # it is about scores; offsets are other tests'
 def test_skab_trained_on_its_first_400_rows_and_streamed_from_there(
     kafka: KafkaSettings, topics: TopicSettings, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def published(worker: Worker, plan: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)  # it is about detectors; offsets are other tests'
 def test_deep_detectors_from_training_to_alerts(
     kafka: KafkaSettings,
     topics: TopicSettings,
