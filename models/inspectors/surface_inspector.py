@@ -29,7 +29,7 @@ from models import raster, spots
 from models.base import NORMAL, FitReport, Float32, Float64, Progress, Scored, UInt8, no_progress
 from models.errors import InvalidArtifact, TrainingError
 from models.network import Shapes
-from models.pictures import Picture
+from models.pictures import Picture, good_ones
 from models.ranges import within
 from models.weights import checked
 
@@ -167,11 +167,7 @@ class SurfaceInspector:
         """
         from models import picture_training  # noqa: PLC0415  # it imports TensorFlow, which only training needs
 
-        usual = [picture for picture in validation if picture.kind == NORMAL]
-        if len(usual) < 2 or not any(picture.kind == NORMAL for picture in pictures):
-            raise TrainingError(
-                f"{len(usual)} good pictures to measure by, at least 2 are needed, and some to learn from"
-            )
+        _, usual = good_ones(pictures, validation)
         learnt = picture_training.learn(
             build(self.config), pictures, self.config.classes,
             steps=self.config.steps, crop=self.config.crop // 2, batch=self.config.batch, seed=seed, progress=progress,

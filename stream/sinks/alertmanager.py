@@ -34,6 +34,7 @@ from stream.incidents import Incident, look_first
 from stream.records import Alert, Output
 from stream.settings import with_secret_file
 from stream.sinks.courier import Courier, Couriers, Held, Parcel
+from stream.sinks.telling import TellingSink
 from stream.sinks.trust import trusting
 
 ALERT_NAME: Final = "HeadraceAlert"
@@ -109,20 +110,18 @@ class _Told:
         return Parcel((self.alert.id, self.severity), self)
 
 
-class AlertmanagerSink:
+class AlertmanagerSink(TellingSink[_Told]):
     """Keeps the alerts that are open, and posts what changes and, again and again, what is open.
 
     incidents   of the plan's lines; this worker's alerts are put there before they are told
     clock   seconds since 1970, for the times that Alertmanager is given
     stop_s  how long ``stop`` tries to tell what has changed
 
-    ``held_lines``, ``written_lines``, ``refused_lines``, ``dropped_lines``, ``spooled_bytes`` and ``failed_writes`` are
-    for the metrics; a line is an alert here.
+    What is open when it stops stays open for another worker to tell of, and is sent again in any case: nothing is worth
+    a disk.
     """
 
     name = "alertmanager"
-    essential = False
-    spooled_bytes = 0  # what is open is sent again in any case: nothing is worth a disk
 
     def __init__(
         self,
@@ -132,11 +131,10 @@ class AlertmanagerSink:
         clock: Callable[[], float] = time.time,
         stop_s: float = 5.0,
     ) -> None:
+        super().__init__(incidents)
         self._settings = settings
-        self._incidents = incidents or IncidentBook({})
         self._clock = clock
         self._open: dict[str, Alert] = {}
-        self._session: aiohttp.ClientSession | None = None
         urls = [f"{url.rstrip('/')}/api/v2/alerts" for url in settings.urls.split(",") if url]
         self._waiting: list[Held[_Told]] = [Held(settings.held_alerts) for _ in urls]
         self._couriers = Couriers(
@@ -158,31 +156,6 @@ class AlertmanagerSink:
             refill=refill,
             every_s=self._settings.resend_every_s,
         )
-
-    @property
-    def held_lines(self) -> int:
-        """What has changed and is not yet told, all Alertmanagers together."""
-        return self._couriers.held_lines
-
-    @property
-    def written_lines(self) -> int:
-        """What was told."""
-        return self._couriers.figures().written
-
-    @property
-    def refused_lines(self) -> int:
-        """What no Alertmanager would take."""
-        return self._couriers.figures().refused
-
-    @property
-    def dropped_lines(self) -> int:
-        """What there was no room for."""
-        return self._couriers.figures().dropped
-
-    @property
-    def failed_writes(self) -> int:
-        """Posts in vain."""
-        return self._couriers.figures().failed
 
     async def start(self) -> None:
         """Start to tell. No Alertmanager need be there."""
@@ -216,12 +189,6 @@ class AlertmanagerSink:
             waiting.drop(lambda told: not told.ended and told.alert.id not in self._open)
         for alert in self._open.values():
             self._tell(_Told(alert, alert.severity, ended=False))
-
-    async def stop(self) -> None:
-        """Tell what has changed, within ``stop_s`` seconds. What is open stays open for another worker to tell of."""
-        await self._couriers.stop()
-        if self._session is not None:
-            await self._session.close()
 
     def _tell(self, told: _Told) -> None:
         for waiting, courier in zip(self._waiting, self._couriers.each, strict=True):

@@ -38,6 +38,7 @@ from stream.records import Alert, Output
 from stream.settings import with_secret_file
 from stream.sinks.courier import Courier, Couriers, Held, OnDisk, Parcel, Waiting
 from stream.sinks.news import FIELDS, TEMPLATE, News, Per, Post
+from stream.sinks.telling import TellingSink
 from stream.sinks.trust import trusting
 
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 (what all of them begin with)
@@ -113,18 +114,15 @@ class WebhookSettings(BaseSettings):
             raise ValueError("secret: what follows whsec_ is no base64") from None
 
 
-class WebhookSink:
+class WebhookSink(TellingSink[Post]):
     """Queues what people should know, and posts it.
 
     incidents   of the plan's lines; this worker's alerts are put there before anybody is told of them
     clock   seconds since 1970, for the signature
     stop_s  how long ``stop`` tries to send what waits
-
-    The figures are for the metrics; a line is a POST here.
     """
 
     name = "webhook"
-    essential = False
 
     def __init__(
         self,
@@ -134,12 +132,11 @@ class WebhookSink:
         clock: Callable[[], float] = time.time,
         stop_s: float = 5.0,
     ) -> None:
+        super().__init__(incidents)
         self._settings = settings
         self._key = settings.key()
         self._clock = clock
-        self._incidents = incidents or IncidentBook({})
         self._news = News(settings.template, settings.link, settings.per, self._incidents)
-        self._session: aiohttp.ClientSession | None = None
         addresses = [url for url in settings.urls.split(",") if url]
         self._couriers = Couriers(self.name, [self._courier(url) for url in addresses], stop_s)
 
@@ -151,36 +148,6 @@ class WebhookSink:
             folder = Path(settings.spool_dir) / hashlib.sha256(url.encode()).hexdigest()[:16]
             waiting = OnDisk(folder, settings.spool_max_bytes, _packed, _unpacked, most=settings.held_posts)
         return Courier(self.name, _host(url), waiting, partial(self._post, url))
-
-    @property
-    def held_lines(self) -> int:
-        """POSTs that wait, all addresses together."""
-        return self._couriers.held_lines
-
-    @property
-    def spooled_bytes(self) -> int:
-        """Bytes of these on disk."""
-        return self._couriers.spooled_bytes
-
-    @property
-    def written_lines(self) -> int:
-        """POSTs that were taken."""
-        return self._couriers.figures().written
-
-    @property
-    def refused_lines(self) -> int:
-        """POSTs that were refused for good."""
-        return self._couriers.figures().refused
-
-    @property
-    def dropped_lines(self) -> int:
-        """POSTs for which there was no room."""
-        return self._couriers.figures().dropped
-
-    @property
-    def failed_writes(self) -> int:
-        """Attempts in vain."""
-        return self._couriers.figures().failed
 
     async def start(self) -> None:
         """Start to send. No receiver need be there. Raises ``SinkUnavailable`` where the spool cannot be opened."""
@@ -205,12 +172,6 @@ class WebhookSink:
         held = list(alerts)
         self._incidents.take(held)
         self._news.reopen(held)
-
-    async def stop(self) -> None:
-        """Send what waits, within ``stop_s`` seconds."""
-        await self._couriers.stop()
-        if self._session is not None:
-            await self._session.close()
 
     async def _post(self, url: str, posts: Sequence[Post]) -> None:
         """Raises ``SinkUnavailable`` and ``SinkRefused``; neither has the whole address in it."""
