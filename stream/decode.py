@@ -14,7 +14,7 @@ from stream import sources
 from stream.errors import ConfigError, DecodeError
 from stream.plan import InputSettings
 from stream.records import DeadLetter, RawRecord, Readings, payloads
-from stream.sources.base import BatchSource, RecordSource, Rows, Source
+from stream.sources.base import BatchSource, Bounds, RecordSource, Rows, Source
 
 _log = logging.getLogger(__name__)
 
@@ -25,15 +25,18 @@ class Decoder:
     def __init__(self, settings: InputSettings, signals: Sequence[str]) -> None:
         self.signals = tuple(signals)
         self._source = source_of(settings)
-        self._earliest_ms = _milliseconds("input.earliest", settings.earliest)
-        self._latest_ms = _milliseconds("input.latest", settings.latest)
-        self._unit = settings.time
         self._max_bytes = settings.max_record_bytes
-        self._max_readings = settings.max_readings_per_record
+        self._bounds = Bounds(
+            self.signals,
+            _milliseconds("input.earliest", settings.earliest),
+            _milliseconds("input.latest", settings.latest),
+            settings.time,
+            settings.max_readings_per_record,
+        )
 
     def decode(self, records: Sequence[RawRecord]) -> tuple[Readings, list[DeadLetter], int]:
         """Readings in the order of the records, the records that gave none, and how many values no detector watches."""
-        rows = Rows(self.signals, self._earliest_ms, self._latest_ms, self._max_readings, self._unit)
+        rows = Rows(self._bounds)
         dead: list[DeadLetter] = []
         values = payloads(records)
         for index in self._parse_many(values, rows):
@@ -62,13 +65,13 @@ class Decoder:
         everything = range(len(values))
         if not isinstance(self._source, BatchSource):
             return everything
-        fits: Sequence[bytes]
-        if None in values or max(map(len, values), default=0) > self._max_bytes:  # type: ignore[arg-type]
-            fits = [value if value and len(value) <= self._max_bytes else b"" for value in values]
-        else:
-            fits = cast("Sequence[bytes]", values)
         try:
-            return self._source.parse_many(fits, rows)
+            plain = max(map(len, values), default=0) <= self._max_bytes  # type: ignore[arg-type]
+        except TypeError:  # a record without a value
+            plain = False
+        fits = values if plain else [value if value and len(value) <= self._max_bytes else b"" for value in values]
+        try:
+            return self._source.parse_many(cast("Sequence[bytes]", fits), rows)
         except Exception:  # a fault of ours must not cost what the other way can read
             _log.exception("reading %d records together failed: reading them one by one", len(values))
             rows.clear()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from itertools import compress, repeat
-from typing import Annotated, Final, Literal, Protocol, runtime_checkable
+from typing import Annotated, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -62,24 +62,29 @@ class RecordSource(Source, Protocol):
         ...
 
 
-class Rows:
-    """Rows of readings on their way to columns, in the order of their records.
+class Bounds(NamedTuple):
+    """What readings may be.
 
     signals              the columns: what any detector of the plan watches
     earliest, latest     bounds of the time of observation, epoch milliseconds
-    max_block            the most rows that one block may have
-    unit                 of the times that are numbers: goes into what is said of impossible ones
+    unit                 of the times that are numbers, ``s`` or ``ms``
+    max_rows             the most rows that one record may have
     """
 
-    def __init__(
-        self, signals: Sequence[str], earliest_ms: int, latest_ms: int, max_block: int = 10_000, unit: str = "ms"
-    ) -> None:
-        self.signals = tuple(signals)
+    signals: tuple[str, ...]
+    earliest_ms: int
+    latest_ms: int
+    unit: str = "ms"
+    max_rows: int = 10_000
+
+
+class Rows:
+    """Rows of readings on their way to columns, in the order of their records."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.signals = bounds.signals
         self.unknown_signals = 0
-        self._earliest_ms = earliest_ms
-        self._latest_ms = latest_ms
-        self._max_block = max_block
-        self._unit = unit
         self._column = {signal: index for index, signal in enumerate(self.signals)}
         self._codes: dict[str, int] = {}
         # What was added one by one: asset, time and record of each, and the values of those that share a layout (the
@@ -96,11 +101,17 @@ class Rows:
         # Values of bad quality: (place among those added one by one, or row of a block; column).
         self._bad_singles: list[tuple[int, int]] = []
         self._bad_rows: list[tuple[int, int]] = []
+        self._plain: Readings | None = None
         self.record = 0
         #: Pixels (row, column) of the pictures that readings are made of, by their record.
         self.pictures: dict[int, UInt8] = {}
 
     def __len__(self) -> int:
+        return self._own + (0 if self._plain is None else len(self._plain))
+
+    @property
+    def _own(self) -> int:
+        """How many rows were not given as columns."""
         return len(self._times) + self._in_blocks
 
     def clear(self) -> None:
@@ -110,10 +121,11 @@ class Rows:
         self._bad_singles.clear()
         self._bad_rows.clear()
         self._in_blocks = 0
+        self._plain = None
 
     def add(self, asset: str, at_ms: int, values: Values, bad: Collection[str] = ()) -> None:
         """One reading of ``asset`` at ``at_ms``; the signals in ``bad`` count as missing. Raises ``DecodeError``."""
-        if not self._earliest_ms <= at_ms <= self._latest_ms:
+        if not self.bounds.earliest_ms <= at_ms <= self.bounds.latest_ms:
             raise self._absurd(at_ms)
         layout = tuple(values)
         held = self._held.get(asset)
@@ -149,15 +161,15 @@ class Rows:
         bad     (row, signal) of the values of bad quality, which are NaN too
         """
         count = len(at_ms)
-        if count > self._max_block:
-            detail = f"{count} readings in one record, input.max_readings_per_record is {self._max_block}"
+        if count > self.bounds.max_rows:
+            detail = f"{count} readings in one record, input.max_readings_per_record is {self.bounds.max_rows}"
             raise DecodeError("too_many_readings", detail)
         if not count:
             return
         self._check_times(at_ms)
         layout = tuple(layout)
         self._check(layout)
-        start = len(self)
+        start = self._own
         self._blocks.append((start, self._code(asset), self.record, at_ms, layout, matrix))
         self._bad_rows += [(start + row, self._column[signal]) for row, signal in bad if signal in self._column]
         self._in_blocks += count
@@ -177,7 +189,7 @@ class Rows:
         assets, at_ms   (row,) names and int64, epoch milliseconds
         layout, matrix, bad  as for ``add_block``; NaN also where a record does not have the signal
         """
-        plain: Bool = (at_ms >= self._earliest_ms) & (at_ms <= self._latest_ms)
+        plain: Bool = (at_ms >= self.bounds.earliest_ms) & (at_ms <= self.bounds.latest_ms)
         # without any value that is watched there may be something wrong with a reading
         watched = [place for place, signal in enumerate(layout) if signal in self._column]
         plain &= ~np.isnan(matrix[:, watched]).all(axis=1)
@@ -193,30 +205,35 @@ class Rows:
         codes = np.fromiter(map(known.get, assets, repeat(-1)), np.int32, len(assets))
         plain &= codes >= 0
         if bad:
-            row = len(self) + np.cumsum(plain) - 1
+            row = self._own + np.cumsum(plain) - 1
             self._bad_rows += [
                 (int(row[place]), self._column[signal])
                 for place, signal in bad
                 if plain[place] and signal in self._column
             ]
         if plain.all():
-            self._blocks.append((len(self), codes, records, at_ms, layout, matrix))
+            self._blocks.append((self._own, codes, records, at_ms, layout, matrix))
         else:
-            self._blocks.append((len(self), codes[plain], records[plain], at_ms[plain], layout, matrix[plain]))
+            self._blocks.append((self._own, codes[plain], records[plain], at_ms[plain], layout, matrix[plain]))
         self._in_blocks += int(np.count_nonzero(plain))
         return plain
 
+    def add_plain(self, readings: Readings, unknown: int) -> None:
+        """Readings of the batch that are beyond doubt, before any others; ``unknown`` values were of other signals."""
+        self._plain = readings
+        self.unknown_signals += unknown
+
     def _check_times(self, at_ms: Int64) -> None:
         for at in (int(at_ms.min()), int(at_ms.max())):
-            if not self._earliest_ms <= at <= self._latest_ms:
+            if not self.bounds.earliest_ms <= at <= self.bounds.latest_ms:
                 raise self._absurd(at)
 
     def _absurd(self, at_ms: int) -> DecodeError:
         detail = f"ts is {at_ms} ms since 1970, outside of what the plan's input allows"
-        number = at_ms / UNITS[self._unit]
+        number = at_ms / UNITS[self.bounds.unit]
         for unit, each_ms in _LIKELY.items():
-            if unit != self._unit and self._earliest_ms <= number * each_ms <= self._latest_ms:
-                detail += f"; as a number it looks like {_NAMES[unit]}, and input.time is {self._unit!r}"
+            if unit != self.bounds.unit and self.bounds.earliest_ms <= number * each_ms <= self.bounds.latest_ms:
+                detail += f"; as a number it looks like {_NAMES[unit]}, and input.time is {self.bounds.unit!r}"
         return DecodeError("absurd_time", detail)
 
     def _check(self, layout: tuple[str, ...]) -> None:
@@ -233,6 +250,12 @@ class Rows:
 
     def readings(self) -> Readings:
         """All rows as columns; what is missing or not finite is NaN."""
+        if self._plain is None:
+            return self._others()
+        return _in_order(self._plain, self._others()) if self._own else self._plain
+
+    def _others(self) -> Readings:
+        """The rows that were not given as columns."""
         if len(self._blocks) == 1 and not self._times:
             _, code, of, at_ms, layout, matrix = self._blocks[0]
             if layout == self.signals:  # as it came
@@ -240,10 +263,10 @@ class Rows:
                 codes = np.full(len(at_ms), code, dtype=np.int32)
                 records = np.full(len(at_ms), of, np.int32)
                 return Readings(tuple(self._codes), codes, at_ms, layout, matrix, records, self._bad(len(at_ms), None))
-        asset, record = np.empty(len(self), dtype=np.int32), np.empty(len(self), dtype=np.int32)
-        at_ms = np.empty(len(self), dtype=np.int64)
-        values = np.full((len(self), len(self.signals)), np.nan)
-        single = np.ones(len(self), dtype=bool)
+        asset, record = np.empty(self._own, dtype=np.int32), np.empty(self._own, dtype=np.int32)
+        at_ms = np.empty(self._own, dtype=np.int64)
+        values = np.full((self._own, len(self.signals)), np.nan)
+        single = np.ones(self._own, dtype=bool)
         for start, code, of, times, layout, matrix in self._blocks:
             rows = slice(start, start + len(times))
             single[rows] = False
@@ -257,27 +280,13 @@ class Rows:
             self._fill(wide, layout, block)
             values[row_of[singles]] = wide
         values[~np.isfinite(values)] = np.nan
-        bad = self._bad(len(self), row_of)
+        bad = self._bad(self._own, row_of)
         if (np.diff(record) < 0).any():  # some were taken together, and others of the batch one by one after them
             order = np.argsort(record, kind="stable")
             asset, at_ms, values, record = asset[order], at_ms[order], values[order], record[order]
             bad = None if bad is None else bad[order]
-        names = list(self._codes)
-        occurring, first = np.unique(asset, return_index=True)
-        if (np.diff(first) < 0).any():  # names in the order of first sight
-            by_sight = occurring[np.argsort(first)]
-            place = np.empty(len(names), dtype=np.int32)
-            place[by_sight] = np.arange(len(by_sight))
-            names, asset = [names[code] for code in by_sight.tolist()], place[asset]
-        return Readings(
-            names=tuple(names),
-            asset=asset,
-            at_ms=at_ms,
-            signals=self.signals,
-            values=values,
-            record=record,
-            bad=bad,
-        )
+        names, asset = _by_sight(tuple(self._codes), asset)
+        return Readings(names, asset, at_ms, self.signals, values, record, bad)
 
     def _bad(self, rows: int, row_of: Int64 | None) -> Bool | None:
         """Where the values of bad quality are, (row, signal); ``row_of`` those that were added one by one."""
@@ -301,6 +310,39 @@ class Rows:
                 self.unknown_signals += int(np.count_nonzero(~np.isnan(block[:, index])))
             else:
                 wide[:, column] = block[:, index]
+
+
+def _by_sight(names: tuple[str, ...], asset: Int32) -> tuple[tuple[str, ...], Int32]:
+    """Those of ``names`` that occur, in the order of first sight, and ``asset`` as an index into them."""
+    occurring, first = np.unique(asset, return_index=True)
+    if len(occurring) == len(names) and not (np.diff(first) < 0).any():
+        return names, asset
+    by_sight = occurring[np.argsort(first)]
+    place = np.empty(len(names), dtype=np.int32)
+    place[by_sight] = np.arange(len(by_sight))
+    return tuple(names[code] for code in by_sight.tolist()), place[asset]
+
+
+def _in_order(some: Readings, others: Readings) -> Readings:
+    """The readings of one batch in the order of their records, each of which is in one of the two."""
+    code = {name: number for number, name in enumerate(dict.fromkeys((*some.names, *others.names)))}
+    asset = np.concatenate([some.asset, np.array([code[name] for name in others.names], np.int32).take(others.asset)])
+    record = np.concatenate([some.record, others.record])
+    order = np.argsort(record, kind="stable")
+    names, asset = _by_sight(tuple(code), asset[order])
+    bad = None
+    if some.bad is not None or others.bad is not None:
+        held = [np.zeros(part.values.shape, bool) if part.bad is None else part.bad for part in (some, others)]
+        bad = np.concatenate(held)[order]
+    return Readings(
+        names,
+        asset,
+        np.concatenate([some.at_ms, others.at_ms])[order],
+        some.signals,
+        np.concatenate([some.values, others.values])[order],
+        record[order],
+        bad,
+    )
 
 
 def times(ts: Sequence[str | float], unit_ms: int) -> Int64 | None:

@@ -1,0 +1,251 @@
+"""Plain JSON readings and frames to columns, by the compiled ``native/readings.c``: bytes in, arrays out, no objects.
+
+It takes what is beyond doubt and leaves all else to ``stream.sources.json``, which is the measure: what is taken here
+is to the bit what that would have made of it. The arrays are all numpy's, so that nothing is freed twice or too soon.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import secrets
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from models.compiled import NotBuilt, address, library
+from stream.records import Float64, Int32, Int64, Readings
+from stream.sources.base import MAX_NAME, UNITS, Bounds
+
+_VERSION: Final = 1
+#: Zero bytes behind the last record: the compiled side looks up to 31 bytes ahead.
+_PAD: Final = bytes(32)
+#: Rows that a batch has room for at least, and names at first.
+_ROWS: Final = 4096
+_NAMES: Final = 1024
+#: So many names are remembered at most, then it begins anew: a producer that invents names must not fill the memory.
+_MOST_NAMES: Final = 1 << 20
+_Number = TypeVar("_Number", bound=np.generic)
+_FIRST_POWER, _LAST_POWER = -342, 308
+
+
+class _Work(ctypes.Structure):
+    """``Work`` of readings.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("signals", "signal_begins", "signal_lengths")),
+        *((name, ctypes.c_int64) for name in ("width", "earliest_ms", "latest_ms", "unit_ms", "max_rows", "max_name")),
+        ("powers", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("slots_mask", ctypes.c_int64),
+        ("seed", ctypes.c_uint64),
+        *((name, ctypes.c_void_p) for name in ("hashes", "name_ends", "arena")),
+        *((name, ctypes.c_int64) for name in ("known", "names_room", "arena_room")),
+        *((name, ctypes.c_void_p) for name in ("last_batch", "code_of")),
+        ("batch", ctypes.c_int64),
+        ("present", ctypes.c_void_p),
+        ("present_count", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("at_ms", "values", "codes", "records")),
+        *((name, ctypes.c_int64) for name in ("rows", "room")),
+        ("left", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("left_count", "unknown")),
+        ("column_seen", ctypes.c_void_p),
+        ("stamp", ctypes.c_int64),
+    )
+
+
+class Found(NamedTuple):
+    """What was plain in a batch.
+
+    left     the places of records that were not taken
+    unknown  how many values were of signals that were not asked for
+    """
+
+    readings: Readings
+    left: list[int]
+    unknown: int
+
+
+class _Rows(NamedTuple):
+    """Where rows are written."""
+
+    at_ms: Int64
+    values: Float64
+    codes: Int32
+    records: Int32
+
+    @classmethod
+    def of(cls, room: int, width: int) -> Self:
+        """Room for so many."""
+        return cls(
+            np.empty(room, np.int64), np.empty((room, width)), np.empty(room, np.int32), np.empty(room, np.int32)
+        )
+
+
+class Reader:
+    """Reads batches within bounds. One thread at a time. Raises ``NotBuilt``.
+
+    Signals whose names have quotation marks, backslashes or control characters cannot be read here.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._call = _function()
+        if any(not signal or '"' in signal or "\\" in signal or min(signal) < " " for signal in bounds.signals):
+            raise NotBuilt("a signal's name is not written in JSON as it is")
+        named = [signal.encode() for signal in bounds.signals]
+        begins = np.cumsum([0, *(len(name) + 8 for name in named[:-1])], dtype=np.int32)
+        lengths = np.array([len(name) for name in named], dtype=np.int32)
+        text = np.frombuffer(b"".join(name + bytes(8) for name in named), np.uint8)
+        self._signals = bounds.signals
+        self._width = len(named)
+        self._fixed = (text, begins, lengths, powers())
+        self._seen = np.zeros(self._width, np.uint32)
+        self._work = work = _Work(
+            width=self._width,
+            earliest_ms=bounds.earliest_ms,
+            latest_ms=bounds.latest_ms,
+            unit_ms=UNITS[bounds.unit],
+            max_rows=bounds.max_rows,
+            max_name=MAX_NAME,
+            seed=secrets.randbits(64),
+            column_seen=address(self._seen),
+        )
+        work.signals, work.signal_begins, work.signal_lengths, work.powers = map(address, self._fixed)
+        self._rows = _ROWS
+        self._forget()
+
+    def read(self, values: Sequence[bytes]) -> Found:
+        """Take what is plain among ``values``, one for each record of a batch."""
+        work, count = self._work, len(values)
+        joined = b"".join([*values, _PAD])
+        ends = np.cumsum(np.fromiter(map(len, values), np.int64, count))
+        if work.known > _MOST_NAMES:
+            self._forget()
+        left = np.empty(count, np.int32)
+        work.batch += 1
+        work.rows = work.present_count = work.left_count = work.unknown = 0
+        work.left = address(left)
+        rows = self._begin(max(self._rows, count))
+        done = 0
+        while done < count:
+            done = self._call(ctypes.byref(work), joined, address(ends), done, count)
+            if done == count:
+                break
+            if work.known == work.names_room or self._arena_is_short(len(values[done])):
+                self._widen()
+            else:
+                rows = self._grow(rows, len(values[done]))
+        taken = work.rows
+        self._rows = max(_ROWS, taken, self._rows // 2)  # what this batch took, the next one will
+        present = self._present[: work.present_count].tolist()
+        self._learn()
+        names = tuple(map(self._names.__getitem__, present))
+        at_ms, matrix, codes, records = rows
+        readings = Readings(names, codes[:taken], at_ms[:taken], self._signals, matrix[:taken], records[:taken])
+        return Found(readings, left[: work.left_count].tolist(), work.unknown)
+
+    def _begin(self, room: int) -> _Rows:
+        rows, work = _Rows.of(room, self._width), self._work
+        work.at_ms, work.values, work.codes, work.records = map(address, rows)
+        work.room = room
+        return rows
+
+    def _grow(self, rows: _Rows, record_bytes: int) -> _Rows:
+        """Room for the record that had none: a time takes two bytes of it at least."""
+        held = self._work.rows
+        grown = self._begin(2 * len(rows.at_ms) + record_bytes // 2)
+        grown.at_ms[:held], grown.values[:held] = rows.at_ms[:held], rows.values[:held]
+        grown.codes[:held], grown.records[:held] = rows.codes[:held], rows.records[:held]
+        return grown
+
+    def _forget(self) -> None:
+        """Begin anew with the names."""
+        self._names: list[str] = []
+        self._hashes = np.zeros(_NAMES, np.uint64)
+        self._name_ends = np.zeros(_NAMES, np.int64)
+        self._arena = np.zeros(_NAMES * 16, np.uint8)
+        self._last_batch = np.zeros(_NAMES, np.uint32)
+        self._code_of = np.zeros(_NAMES, np.int32)
+        self._present = np.zeros(_NAMES, np.int32)
+        self._work.known = 0
+        self._hash_again()
+
+    def _arena_is_short(self, record_bytes: int) -> bool:
+        used = int(self._name_ends[self._work.known - 1]) if self._work.known else 0
+        return used + min(record_bytes, MAX_NAME) > len(self._arena)
+
+    def _widen(self) -> None:
+        """Room for twice as many names."""
+        room = 2 * len(self._hashes)
+        for name in ("_hashes", "_name_ends", "_last_batch", "_code_of", "_present"):
+            setattr(self, name, _longer(getattr(self, name), room))
+        self._arena = _longer(self._arena, 2 * len(self._arena) + MAX_NAME)
+        self._hash_again()
+
+    def _hash_again(self) -> None:
+        """A table of at least twice as many slots as there may be names, filled with those that are known."""
+        work, size = self._work, 4 * len(self._hashes)
+        self._slots = np.zeros(size, np.int32)
+        mask = size - 1
+        slots = self._slots
+        for number, held in enumerate(self._hashes[: work.known].tolist(), 1):
+            slot = held & mask
+            while slots[slot]:
+                slot = (slot + 1) & mask
+            slots[slot] = number
+        work.slots, work.slots_mask, work.names_room, work.arena_room = (
+            address(slots),
+            mask,
+            len(self._hashes),
+            len(self._arena),
+        )
+        work.hashes, work.name_ends, work.arena = map(address, (self._hashes, self._name_ends, self._arena))
+        work.last_batch, work.code_of, work.present = map(address, (self._last_batch, self._code_of, self._present))
+
+    def _learn(self) -> None:
+        """Names that were seen for the first time, as texts."""
+        begin = int(self._name_ends[len(self._names) - 1]) if self._names else 0
+        for end in self._name_ends[len(self._names) : self._work.known].tolist():
+            self._names.append(self._arena[begin:end].tobytes().decode())
+            begin = end
+
+
+def _longer(array: npt.NDArray[_Number], room: int) -> npt.NDArray[_Number]:
+    longer = np.zeros(room, array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+@functools.cache
+def _function() -> ctypes._NamedFuncPointer:
+    found = library("stream._readings", _VERSION).headrace_readings
+    found.restype = ctypes.c_int64
+    found.argtypes = (
+        ctypes.POINTER(_Work),
+        ctypes.c_char_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+    )
+    return found
+
+
+@functools.cache
+def powers() -> npt.NDArray[np.uint64]:
+    """Five to the power of -342 and up to 308, (power, 2) uint64: the 128 highest bits, the high half first.
+
+    Those below one are rounded up, as Lemire (2021) has them.
+    """
+    table = []
+    for power in range(_FIRST_POWER, _LAST_POWER + 1):
+        if power < 0:
+            size = 5**-power
+            bits = (size - 1).bit_length()
+            scaled = (1 << (bits + 127 if power >= -27 else 2 * bits + 128)) // size + 1
+        else:
+            scaled = 5**power << 128
+        scaled >>= max(scaled.bit_length() - 128, 0)
+        table.append((scaled >> 64, scaled & (1 << 64) - 1))
+    return np.array(table, dtype=np.uint64)
