@@ -19,7 +19,6 @@ from models.compiled import NotBuilt, address, library
 from stream.records import Float64, Int32, Int64, Readings
 from stream.sources.base import MAX_NAME, UNITS, Bounds
 
-_VERSION: Final = 1
 #: Zero bytes behind the last record: the compiled side looks up to 31 bytes ahead.
 _PAD: Final = bytes(32)
 #: Rows that a batch has room for at least, and names at first.
@@ -220,7 +219,7 @@ def _longer(array: npt.NDArray[_Number], room: int) -> npt.NDArray[_Number]:
 
 @functools.cache
 def _function() -> ctypes._NamedFuncPointer:
-    found = library("stream._readings", _VERSION).headrace_readings
+    found = library("stream._readings").headrace_readings
     found.restype = ctypes.c_int64
     found.argtypes = (
         ctypes.POINTER(_Work),

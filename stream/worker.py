@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from models.compiled import missing
 from stream.app import App, create_app
 from stream.assembly import Image
 from stream.changelog import Changelog
@@ -240,6 +241,8 @@ def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:
 def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises ``ConfigError``, ``BrokerError`` before anything starts."""
     settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
+    for part, reason in missing().items():
+        _log.warning("without %s, so the same takes longer: %s", part, reason)
     app = _build_from_environment(settings)
     app.overdue = _end_now
     Watchdog(app.health, _end_now).start()

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.table import Table
 
+from models.compiled import SWITCH, missing
 from stream.bridge.settings import BridgeSettings, MqttSettings, OpcuaSettings
 from stream.commands.console import plain
 from stream.commands.sample import inspect
@@ -60,8 +61,10 @@ def run_check(plan_path: Path, *, connect: bool = True, sample: Path | None = No
         except StreamError as error:
             failures += _failed(console, error)
     for name in unknown_variables(*_SETTINGS, *_BRIDGES):
-        if name not in {"HEADRACE_TF_THREADS", "HEADRACE_DATA"}:
+        if name not in {"HEADRACE_TF_THREADS", "HEADRACE_DATA", SWITCH}:
             console.print(f"[yellow]![/] {name}: nothing reads this variable; is it misspelt?")
+    for part, reason in missing().items():
+        console.print(f"[yellow]![/] without {part}, so the same takes longer: {reason}")
     if plan:
         workers = [held for held in settings if isinstance(held, WorkerSettings)]
         failures += _would_run(console, plan, workers, sample)

@@ -9,7 +9,6 @@ Other keys are ignored, so that producers can grow. A topic may mix readings, fr
 
 from __future__ import annotations
 
-import logging
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +25,6 @@ from stream.errors import DecodeError
 from stream.records import Float64
 from stream.sources import frame, packed
 from stream.sources.base import EPOCH, UNITS, Asset, Bounds, Quality, Rows, milliseconds, times
-
-_log = logging.getLogger(__name__)
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -87,9 +84,8 @@ class Source:
             self._bounds = rows.bounds
             try:
                 self._reader = Reader(rows.bounds)
-            except NotBuilt as error:
+            except NotBuilt:  # the worker said so at its start
                 self._reader = None
-                _log.warning("JSON is decoded without the compiled reader, which takes longer: %s", error)
         return self._reader
 
     def _parse_objects(self, values: Sequence[bytes], places: Sequence[int], rows: Rows) -> Sequence[int]:

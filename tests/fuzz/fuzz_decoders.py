@@ -16,7 +16,7 @@ from typing import Final
 
 import atheris
 
-with atheris.instrument_imports(include=["stream.sources", "stream.decode", "stream.state"]):
+with atheris.instrument_imports(include=["stream.sources", "stream.columnar", "stream.decode", "stream.state"]):
     from stream import state
     from stream.decode import Decoder
     from stream.sources.frame import encode_frame
