@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import math
@@ -37,6 +38,7 @@ def inspectors() -> tuple[str, ...]:
     return _in(_INSPECTORS)
 
 
+@functools.cache  # whether a model inspects is asked at each batch
 def _in(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 

@@ -25,6 +25,9 @@ class Decoder:
     def __init__(self, settings: InputSettings, signals: Sequence[str]) -> None:
         self.signals = tuple(signals)
         self._source = source_of(settings)
+        # a protocol is slow to be asked: once, not at each batch
+        self._by_batch = self._source if isinstance(self._source, BatchSource) else None
+        self._by_record = self._source if isinstance(self._source, RecordSource) else None
         self._max_bytes = settings.max_record_bytes
         self._bounds = Bounds(
             self.signals,
@@ -46,8 +49,8 @@ class Decoder:
                     raise DecodeError("empty", "the record has no value" if value is None else "the value is empty")
                 if len(value) > self._max_bytes:
                     raise DecodeError("too_large", f"{len(value)} bytes, input.max_record_bytes is {self._max_bytes}")
-                if isinstance(self._source, RecordSource):
-                    self._source.parse_record(records[index], rows)
+                if self._by_record is not None:
+                    self._by_record.parse_record(records[index], rows)
                 else:
                     self._source.parse(value, rows)
             except DecodeError as error:
@@ -63,7 +66,7 @@ class Decoder:
     def _parse_many(self, values: Sequence[bytes | None], rows: Rows) -> Sequence[int]:
         """Let the source take what it can together; the places of the records that must be taken one by one."""
         everything = range(len(values))
-        if not isinstance(self._source, BatchSource):
+        if self._by_batch is None:
             return everything
         try:
             plain = max(map(len, values), default=0) <= self._max_bytes  # type: ignore[arg-type]
@@ -71,7 +74,7 @@ class Decoder:
             plain = False
         fits = values if plain else [value if value and len(value) <= self._max_bytes else b"" for value in values]
         try:
-            return self._source.parse_many(cast("Sequence[bytes]", fits), rows)
+            return self._by_batch.parse_many(cast("Sequence[bytes]", fits), rows)
         except Exception:  # a fault of ours must not cost what the other way can read
             _log.exception("reading %d records together failed: reading them one by one", len(values))
             rows.clear()
