@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def get_requires_for_build_editable(config_settings: dict[str, str | list[str] |
 
 
 def _missing() -> list[str]:
-    return [] if compiler() else [ZIG]
+    fits = sys.platform in ("linux", "darwin") and platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
+    return [ZIG] if fits and not compiler() else []
 
 
 class BuildLibraries(build_ext):
