@@ -8,18 +8,23 @@ Beyond those, ``every_s`` writes the first row in each slot of so many seconds o
 times in every run, so that a replay writes the same points again and not others beside them; which times these are
 differs by asset, so that not all of a plant is written in the same second. ``change`` writes, between these, each row
 whose score differs by more than that share of the threshold from the score last written.
+
+It is a loop over rows with a few comparisons each, which is compiled (``native/thin.c``), and in numpy where it is not.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import compress, repeat
 from typing import Any, Final
 
 import numpy as np
 
+from models.compiled import NotBuilt, address, library
 from stream.plan import ThinningSettings
 from stream.records import Bool, Float64, Int64, Output, Scores
 from stream.sinks.rows import take
@@ -39,6 +44,30 @@ class Thinned(Output):
 def history(output: Output) -> tuple[Scores, ...]:
     """The scores of ``output`` that are to be kept: all, unless they were thinned."""
     return output.kept if isinstance(output, Thinned) else output.scores
+
+
+class _Thinning(ctypes.Structure):
+    """``Thinning`` of native/thin.c."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("asset", "at_ms", "score", "threshold", "anomalous", "verdict")),
+        *((name, ctypes.c_void_p) for name in ("codes", "phase", "slot", "status", "written")),
+        ("every_ms", ctypes.c_int64),
+        ("change", ctypes.c_double),
+        ("kept", ctypes.c_void_p),
+    )
+
+
+@functools.cache
+def _compiled() -> Callable[[Any], int] | None:
+    try:
+        found = library("stream._thin").headrace_thin
+    except NotBuilt:  # the worker said so at its start
+        return None
+    found.restype = ctypes.c_int64
+    found.argtypes = (ctypes.POINTER(_Thinning),)
+    return found
 
 
 @dataclass(slots=True)
@@ -115,6 +144,22 @@ class Thinner:
         """The rows of ``scores``, sorted by asset and time, that are to be kept."""
         last = self._last.setdefault(scores.detector, _Last())
         codes = last.codes(scores.names, self._every_ms)
+        call = _compiled()
+        if call is None:
+            return self._kept_by_columns(scores, last, codes)
+        kept = np.empty(len(scores), np.int64)
+        held = (
+            *map(np.ascontiguousarray, (scores.asset, scores.at_ms, scores.score, scores.threshold)),
+            *map(np.ascontiguousarray, (scores.anomalous, scores.verdict)),
+            codes,
+            *(last.phase, last.slot, last.status, last.score),
+        )
+        change = np.nan if self._change is None else self._change
+        of = _Thinning(len(scores), *map(address, held), self._every_ms, change, address(kept))
+        return kept[: call(ctypes.byref(of))]
+
+    def _kept_by_columns(self, scores: Scores, last: _Last, codes: Int64) -> Int64:
+        """The same in numpy."""
         asset, score, threshold = scores.asset, scores.score, scores.threshold
         first = np.ones(len(asset), dtype=bool)  # of an asset's rows
         np.not_equal(asset[1:], asset[:-1], out=first[1:])

@@ -13,7 +13,10 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 #: Each library with the tests that drive it.
-PARTS: Final = {"stream/_readings.so": ("native/readings.c", "tests/unit/stream/test_columnar.py")}
+PARTS: Final = {
+    "stream/_readings.so": ("native/readings.c", "tests/unit/stream/test_columnar.py"),
+    "stream/_thin.so": ("native/thin.c", "tests/unit/stream/test_thin.py"),
+}
 FLAGS: Final = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-ffp-contract=off"]
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from models.datasets import Recording
 from stream.plan import Plan, ThinningSettings
 from stream.records import Output, Record, Scores
+from stream.sinks import thin
 from stream.sinks.messages import all_messages
 from stream.sinks.rows import take
 from stream.sinks.thin import Thinned, Thinner, history
@@ -89,9 +90,19 @@ def cut(scores: Scores, at: list[int]) -> Iterator[Scores]:
         yield take(part, by_asset)
 
 
-@example_settings(max_examples=300, deadline=None)
-@given(ROWS, SETTINGS, st.lists(st.integers(0, 60), max_size=6))
-def test_keeps_what_the_rule_says_however_it_is_cut(rows: list[Row], settings: ThinningSettings, at: list[int]) -> None:
+@pytest.fixture(params=["compiled", "in numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the library, and without."""
+    assert thin._compiled() is not None
+    if request.param != "compiled":
+        monkeypatch.setattr(thin, "_compiled", lambda: None)
+
+
+@example_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS, settings=SETTINGS, at=st.lists(st.integers(0, 60), max_size=6))
+def test_keeps_what_the_rule_says_however_it_is_cut(
+    way: None, rows: list[Row], settings: ThinningSettings, at: list[int]
+) -> None:
     expected = one_by_one(rows, settings)
     assert numbers(Thinner(settings).thin(scores_of(rows))) == expected
     thinner = Thinner(settings)
