@@ -16,6 +16,16 @@
 #define PAD 32
 #define MOST_OTHERS 16 /* keys of a record that no detector watches; more are left to Python */
 
+/* A name that was seen: 32 bytes, so that looking at it is one look into memory. */
+typedef struct {
+    uint64_t hash;
+    int64_t begin; /* in the arena */
+    int32_t length;
+    uint32_t last_batch; /* in which it was seen, and its code there */
+    int32_t code;
+    int32_t unused;
+} Name;
+
 typedef struct {
     /* what is asked for: signals as UTF-8 with eight bytes behind each */
     const uint8_t *signals;
@@ -29,12 +39,9 @@ typedef struct {
     int32_t *slots;
     int64_t slots_mask;
     uint64_t seed; /* of the hash, so that nobody can choose names that collide */
-    uint64_t *hashes;
-    int64_t *name_ends; /* in the arena; the first begins at 0 */
+    Name *names;
     uint8_t *arena;
-    int64_t known, names_room, arena_room;
-    uint32_t *last_batch; /* by name: in which batch it was last seen, and its code there */
-    int32_t *code_of;
+    int64_t known, names_room, arena_used, arena_room;
     int64_t batch;
     int32_t *present; /* by code: the number of the name */
     int64_t present_count;
@@ -331,9 +338,8 @@ static const uint8_t *asset(const Work *work, const uint8_t *p, Found *found) {
     found->asset_number = -1;
     for (uint64_t slot = hash & (uint64_t)work->slots_mask; work->slots[slot]; slot = (slot + 1) & (uint64_t)work->slots_mask) {
         int64_t candidate = work->slots[slot] - 1;
-        if (work->hashes[candidate] != hash) continue;
-        int64_t at = candidate ? work->name_ends[candidate - 1] : 0;
-        if (work->name_ends[candidate] - at == length && same(begin, work->arena + at, length)) {
+        const Name *name = &work->names[candidate];
+        if (name->hash == hash && name->length == length && same(begin, work->arena + name->begin, length)) {
             found->asset_number = candidate;
             break;
         }
@@ -541,18 +547,25 @@ static int record(Work *work, const uint8_t *p, const uint8_t *end, Found *found
     return p == end ? TAKEN : LEFT;
 }
 
+static void enter(Work *work, int64_t number) {
+    uint64_t slot = work->names[number].hash & (uint64_t)work->slots_mask;
+    while (work->slots[slot]) slot = (slot + 1) & (uint64_t)work->slots_mask;
+    work->slots[slot] = (int32_t)number + 1;
+}
+
 /* Remember a name; its number, or -1 where there is no room. */
 static int64_t remember(Work *work, const Found *found) {
-    int64_t at = work->known ? work->name_ends[work->known - 1] : 0;
-    if (work->known == work->names_room || at + found->asset_length > work->arena_room) return -1;
-    uint64_t slot = found->asset_hash & (uint64_t)work->slots_mask;
-    while (work->slots[slot]) slot = (slot + 1) & (uint64_t)work->slots_mask;
-    memcpy(work->arena + at, found->asset, (size_t)found->asset_length);
-    work->hashes[work->known] = found->asset_hash;
-    work->name_ends[work->known] = at + found->asset_length;
-    work->last_batch[work->known] = 0;
-    work->slots[slot] = (int32_t)++work->known;
-    return work->known - 1;
+    if (work->known == work->names_room || work->arena_used + found->asset_length > work->arena_room) return -1;
+    memcpy(work->arena + work->arena_used, found->asset, (size_t)found->asset_length);
+    work->names[work->known] = (Name){found->asset_hash, work->arena_used, (int32_t)found->asset_length, 0, 0, 0};
+    work->arena_used += found->asset_length;
+    enter(work, work->known);
+    return work->known++;
+}
+
+/* Fill `slots`, which are empty, with the names that are known. */
+void headrace_readings_names(Work *work) {
+    for (int64_t number = 0; number < work->known; number++) enter(work, number);
 }
 
 /* What this file and stream/columnar.py must agree on. */
@@ -573,14 +586,14 @@ int64_t headrace_readings(Work *work, const uint8_t *bytes, const int64_t *ends,
         }
         int64_t name = found.asset_number < 0 ? remember(work, &found) : found.asset_number;
         if (name < 0) return at;
-        if (work->last_batch[name] != (uint32_t)work->batch) {
-            work->last_batch[name] = (uint32_t)work->batch;
-            work->code_of[name] = (int32_t)work->present_count;
+        Name *seen = &work->names[name];
+        if (seen->last_batch != (uint32_t)work->batch) {
+            seen->last_batch = (uint32_t)work->batch;
+            seen->code = (int32_t)work->present_count;
             work->present[work->present_count++] = (int32_t)name;
         }
-        int32_t code = work->code_of[name];
         for (int64_t row = work->rows; row < work->rows + found.rows; row++) {
-            work->codes[row] = code;
+            work->codes[row] = seen->code;
             work->records[row] = (int32_t)at;
         }
         work->rows += found.rows;

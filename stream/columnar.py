@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.compiled import NotBuilt, address, library
-from stream.records import Float64, Int32, Int64, Readings
+from stream.records import Float64, Int32, Int64, Numbered, Readings
 from stream.sources.base import MAX_NAME, UNITS, Bounds
 
 #: Zero bytes behind the last record: the compiled side looks up to 31 bytes ahead.
@@ -26,6 +26,10 @@ _ROWS: Final = 4096
 _NAMES: Final = 1024
 #: So many names are remembered at most, then it begins anew: a producer that invents names must not fill the memory.
 _MOST_NAMES: Final = 1 << 20
+#: ``Name`` of readings.c.
+_NAME: Final = np.dtype(
+    [("hash", "u8"), ("begin", "i8"), ("length", "i4"), ("last_batch", "u4"), ("code", "i4"), ("unused", "i4")]
+)
 _Number = TypeVar("_Number", bound=np.generic)
 _FIRST_POWER, _LAST_POWER = -342, 308
 
@@ -40,9 +44,8 @@ class _Work(ctypes.Structure):
         ("slots", ctypes.c_void_p),
         ("slots_mask", ctypes.c_int64),
         ("seed", ctypes.c_uint64),
-        *((name, ctypes.c_void_p) for name in ("hashes", "name_ends", "arena")),
-        *((name, ctypes.c_int64) for name in ("known", "names_room", "arena_room")),
-        *((name, ctypes.c_void_p) for name in ("last_batch", "code_of")),
+        *((name, ctypes.c_void_p) for name in ("names", "arena")),
+        *((name, ctypes.c_int64) for name in ("known", "names_room", "arena_used", "arena_room")),
         ("batch", ctypes.c_int64),
         ("present", ctypes.c_void_p),
         ("present_count", ctypes.c_int64),
@@ -90,7 +93,7 @@ class Reader:
     """
 
     def __init__(self, bounds: Bounds) -> None:
-        self._call = _function()
+        self._call = _functions().headrace_readings
         if any(not signal or '"' in signal or "\\" in signal or min(signal) < " " for signal in bounds.signals):
             raise NotBuilt("a signal's name is not written in JSON as it is")
         named = [signal.encode() for signal in bounds.signals]
@@ -138,11 +141,17 @@ class Reader:
                 rows = self._grow(rows, len(values[done]))
         taken = work.rows
         self._rows = max(_ROWS, taken, self._rows // 2)  # what this batch took, the next one will
-        present = self._present[: work.present_count].tolist()
+        present = self._present[: work.present_count].copy()
         self._learn()
-        names = tuple(map(self._names.__getitem__, present))
-        at_ms, matrix, codes, records = rows
-        readings = Readings(names, codes[:taken], at_ms[:taken], self._signals, matrix[:taken], records[:taken])
+        readings = Readings(
+            names=tuple(map(self._names.__getitem__, present.tolist())),
+            asset=rows.codes[:taken],
+            at_ms=rows.at_ms[:taken],
+            signals=self._signals,
+            values=rows.values[:taken],
+            record=rows.records[:taken],
+            numbered=Numbered(self._book, present),
+        )
         return Found(readings, left[: work.left_count].tolist(), work.unknown)
 
     def _begin(self, room: int) -> _Rows:
@@ -162,53 +171,36 @@ class Reader:
     def _forget(self) -> None:
         """Begin anew with the names."""
         self._names: list[str] = []
-        self._hashes = np.zeros(_NAMES, np.uint64)
-        self._name_ends = np.zeros(_NAMES, np.int64)
+        self._book = object()
+        self._known = np.zeros(_NAMES, _NAME)
         self._arena = np.zeros(_NAMES * 16, np.uint8)
-        self._last_batch = np.zeros(_NAMES, np.uint32)
-        self._code_of = np.zeros(_NAMES, np.int32)
         self._present = np.zeros(_NAMES, np.int32)
-        self._work.known = 0
-        self._hash_again()
+        self._work.known = self._work.arena_used = 0
+        self._enter()
 
     def _arena_is_short(self, record_bytes: int) -> bool:
-        used = int(self._name_ends[self._work.known - 1]) if self._work.known else 0
-        return used + min(record_bytes, MAX_NAME) > len(self._arena)
+        return bool(self._work.arena_used + min(record_bytes, MAX_NAME) > len(self._arena))
 
     def _widen(self) -> None:
         """Room for twice as many names."""
-        room = 2 * len(self._hashes)
-        for name in ("_hashes", "_name_ends", "_last_batch", "_code_of", "_present"):
-            setattr(self, name, _longer(getattr(self, name), room))
+        room = 2 * len(self._known)
+        self._known, self._present = _longer(self._known, room), _longer(self._present, room)
         self._arena = _longer(self._arena, 2 * len(self._arena) + MAX_NAME)
-        self._hash_again()
+        self._enter()
 
-    def _hash_again(self) -> None:
-        """A table of at least twice as many slots as there may be names, filled with those that are known."""
-        work, size = self._work, 4 * len(self._hashes)
-        self._slots = np.zeros(size, np.int32)
-        mask = size - 1
-        slots = self._slots
-        for number, held in enumerate(self._hashes[: work.known].tolist(), 1):
-            slot = held & mask
-            while slots[slot]:
-                slot = (slot + 1) & mask
-            slots[slot] = number
-        work.slots, work.slots_mask, work.names_room, work.arena_room = (
-            address(slots),
-            mask,
-            len(self._hashes),
-            len(self._arena),
-        )
-        work.hashes, work.name_ends, work.arena = map(address, (self._hashes, self._name_ends, self._arena))
-        work.last_batch, work.code_of, work.present = map(address, (self._last_batch, self._code_of, self._present))
+    def _enter(self) -> None:
+        """A table of twice as many slots as there may be names, with those that are known in it."""
+        work = self._work
+        self._slots = np.zeros(2 * len(self._known), np.int32)
+        work.slots, work.slots_mask = address(self._slots), len(self._slots) - 1
+        work.names, work.arena, work.present = map(address, (self._known, self._arena, self._present))
+        work.names_room, work.arena_room = len(self._known), len(self._arena)
+        _functions().headrace_readings_names(ctypes.byref(work))
 
     def _learn(self) -> None:
         """Names that were seen for the first time, as texts."""
-        begin = int(self._name_ends[len(self._names) - 1]) if self._names else 0
-        for end in self._name_ends[len(self._names) : self._work.known].tolist():
-            self._names.append(self._arena[begin:end].tobytes().decode())
-            begin = end
+        for _, begin, length, *_ in self._known[len(self._names) : self._work.known].tolist():
+            self._names.append(self._arena[begin : begin + length].tobytes().decode())
 
 
 def _longer(array: npt.NDArray[_Number], room: int) -> npt.NDArray[_Number]:
@@ -218,16 +210,13 @@ def _longer(array: npt.NDArray[_Number], room: int) -> npt.NDArray[_Number]:
 
 
 @functools.cache
-def _function() -> ctypes._NamedFuncPointer:
-    found = library("stream._readings").headrace_readings
-    found.restype = ctypes.c_int64
-    found.argtypes = (
-        ctypes.POINTER(_Work),
-        ctypes.c_char_p,
-        ctypes.c_void_p,
-        ctypes.c_int64,
-        ctypes.c_int64,
-    )
+def _functions() -> ctypes.CDLL:
+    found = library("stream._readings")
+    work = ctypes.POINTER(_Work)
+    found.headrace_readings.argtypes = (work, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    found.headrace_readings.restype = ctypes.c_int64
+    found.headrace_readings_names.argtypes = (work,)
+    found.headrace_readings_names.restype = None
     return found
 
 

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import repeat
 from types import MappingProxyType
 
 import msgspec
@@ -50,6 +49,7 @@ from stream.records import (
     Scores,
 )
 from stream.state import Block, Meta, Served
+from stream.whereabouts import Whereabouts
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Pipeline:
         self._clock = clock
         self._decoder = Decoder(plan.input, shelf.signals())
         self._partitions: dict[int, Partition] = {}
+        self._whereabouts = Whereabouts()
         self._block = block_size(shelf, plan.input.lateness_s)
         self._evict_after_ms = milliseconds(plan.state.evict_after_s)
         periods_s = [artifact.period_s for _, artifact in shelf.serving()]
@@ -110,7 +111,7 @@ class Pipeline:
         """Readings that need no decoding: a backtest's. ``records`` are for the dead letters."""
         state = self._of(partition)
         counts: Counter[str] = Counter(readings=len(readings))
-        present = Present(readings.names, self._admit(state, readings))
+        present = Present(readings.names, self._admit(partition, state, readings))
         assets = present.assets.take(readings.asset)
         again: Bool | None = None
         if state.passed is not None:
@@ -204,6 +205,7 @@ class Pipeline:
         """Drop the state of partitions that have gone to another worker."""
         for partition in self._partitions.keys() - partitions:
             del self._partitions[partition]
+        self._whereabouts.forget()
 
     @property
     def partitions(self) -> set[int]:
@@ -250,7 +252,10 @@ class Pipeline:
 
     def evict(self) -> int:
         """Forget assets that have been silent for longer than the plan says; how many."""
-        return sum(state.evict(self._evict_after_ms) for state in self._partitions.values())
+        gone = sum(state.evict(self._evict_after_ms) for state in self._partitions.values())
+        if gone:
+            self._whereabouts.forget()
+        return gone
 
     def assets(self) -> int:
         """How many assets are remembered."""
@@ -329,12 +334,13 @@ class Pipeline:
             self._arrivals.begin(state)
         return state
 
-    def _admit(self, state: Partition, readings: Readings) -> Int32:
+    def _admit(self, partition: int, state: Partition, readings: Readings) -> Int32:
         """The partition's index of each of ``readings.names``; new assets get their lanes."""
-        codes = np.fromiter(map(state.index.get, readings.names, repeat(-1)), np.int32, len(readings.names))
+        codes = self._whereabouts.find(partition, readings, state.index)
         for place in np.flatnonzero(codes < 0).tolist():
             codes[place] = state.admit(readings.names[place])
             self._fitting.open_lanes(state, int(codes[place]))
+        self._whereabouts.keep(partition, readings, codes)
         state.touched.update(np.unique(codes // state.size).tolist())
         return codes
 

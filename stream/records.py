@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol, overload
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, overload
 
 import msgspec
 import numpy as np
@@ -92,6 +92,13 @@ def payloads(records: Sequence[RawRecord]) -> list[bytes | None]:
     return [record.value for record in (records.raw if isinstance(records, Fetched) else records)]
 
 
+class Numbered(NamedTuple):
+    """Numbers of names: the same name has the same number for as long as ``book`` is the same object."""
+
+    book: object
+    numbers: Int32
+
+
 @dataclass(frozen=True, slots=True)
 class Readings:
     """A batch of readings as columns.
@@ -104,6 +111,7 @@ class Readings:
     record     (reading,) int32, index of the record of the batch that it came in
     bad        (reading, signal) bool, where the source called a value bad; None: nowhere
     pictures   pixels (row, column) uint8 by the index of the record they came in; empty where readings are numbers
+    numbered   (name,) numbers that whoever read them gave to the names, None where it gave none
     """
 
     names: tuple[str, ...]
@@ -114,6 +122,7 @@ class Readings:
     record: Int32
     bad: Bool | None = None
     pictures: Mapping[int, UInt8] = field(default_factory=dict)
+    numbered: Numbered | None = None
 
     def __len__(self) -> int:
         return len(self.at_ms)
@@ -129,6 +138,7 @@ class Readings:
             self.record[chosen],
             None if self.bad is None else self.bad[chosen],
             self.pictures,
+            self.numbered,
         )
 
 

@@ -280,12 +280,12 @@ def test_without_the_library_all_is_read_as_before(reason: str, monkeypatch: pyt
     else:
         monkeypatch.setitem(compiled.VERSIONS, "stream._readings", 0)
     compiled.library.cache_clear()
-    columnar._function.cache_clear()
+    columnar._functions.cache_clear()
     try:
         assert set(compiled.missing()) >= {"stream._readings"}
         without, dead, _ = Decoder(InputSettings(), SIGNALS).decode(records)
     finally:
         compiled.library.cache_clear()
-        columnar._function.cache_clear()
+        columnar._functions.cache_clear()
     assert dead == []
     assert listed(without) == listed(with_it)
