@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from models.base import Float32
+from models.compiled_steps import Laid
 from models.stepping import Order
 from models.tiles import product
 
@@ -57,6 +58,10 @@ class Convolutions:
             f"layer{n}": (layer.reach, layer.kernel.shape[1]) for n, layer in enumerate(self.layers)
         }
         return inputs | {"foretold": (1, len(self.rest_bias))}
+
+    def laid(self) -> list[Laid]:
+        """None of its layers goes from row to row."""
+        return []
 
     def walk(self, arrays: Mapping[str, Float32], order: Order, inputs: Float32) -> Float32:
         """What the rows before each of ``inputs`` (row, signal) foretold of it, without the lags."""

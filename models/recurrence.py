@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.base import Float32
+from models.compiled_steps import Laid
 from models.stepping import Order
 from models.tiles import LANES, TILE, drawn, filled, lay, unlay
 
@@ -27,10 +28,12 @@ class Cell:
 
     states   arrays of ``units`` numbers that make up the state; the first is what the layer puts out
     gates    blocks of ``units`` rows that ``lay`` makes
+    number   which cell it is in ``native/steps.c``
     """
 
     states: int
     gates: int
+    number: int
 
     def lay(self, kernel: Float32, bias: Float32, recurrent: Float32) -> Float32:
         """Weights of one product with (state, input, 1): (gates x unit, unit + input + 1)."""
@@ -49,7 +52,7 @@ class Cell:
 class Lstm(Cell):
     """Long short-term memory (Hochreiter and Schmidhuber 1997); Keras's gates: input, forget, cell, output."""
 
-    states, gates = 2, 4
+    states, gates, number = 2, 4, 0
 
     def lay(self, kernel: Float32, bias: Float32, recurrent: Float32) -> Float32:
         """Gates as input, forget, output, cell; the first three halved, for sigmoid(x) = tanh(x / 2) / 2 + 1 / 2."""
@@ -78,7 +81,7 @@ class Lstm(Cell):
 class Gru(Cell):
     """Gated recurrent unit (Cho et al. 2014) as Keras has it: reset after the product; update, reset, state."""
 
-    states, gates = 1, 4
+    states, gates, number = 1, 4, 1
 
     def lay(self, kernel: Float32, bias: Float32, recurrent: Float32) -> Float32:
         """Update, reset, and the candidate's part from the input and that from the state, which reset keeps apart."""
@@ -113,7 +116,7 @@ class Gru(Cell):
 class Simple(Cell):
     """A simple recurrent layer (Elman 1990)."""
 
-    states, gates = 1, 1
+    states, gates, number = 1, 1, 2
 
     def lay(self, kernel: Float32, bias: Float32, recurrent: Float32) -> Float32:
         """As it is."""
@@ -183,6 +186,19 @@ class Recurrence:
             for number, layer in enumerate(self.layers)
             for n in range(layer.cell.states)
         }
+
+    def laid(self) -> list[Laid]:
+        """Its layers as ``models.compiled_steps`` walks them."""
+        return [
+            Laid(
+                layer.cell.number,
+                layer.units,
+                len(layer.kernel),
+                tuple(f"state{n}.{number}" for n in range(layer.cell.states)),
+                laid,
+            )
+            for number, (layer, laid) in enumerate(zip(self.layers, self._laid, strict=True))
+        ]
 
     def walk(self, arrays: Mapping[str, Float32], order: Order, inputs: Float32) -> Float32:
         """Let the cells see inputs (row, signal) step by step; what the state before each foretold without the lags."""

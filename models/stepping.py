@@ -24,6 +24,8 @@ import numpy.typing as npt
 
 from models.base import Float32, Float64, Scored
 from models.columns import Columns
+from models.compiled import NotBuilt
+from models.compiled_steps import Judged, Laid, Steps, Views
 from models.innovation import CLIP, LEVEL, RECENT, Yardstick, summed, view_weights
 from models.tiles import product
 
@@ -50,6 +52,10 @@ class Body(Protocol):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The arrays that are remembered of an asset, all 0 at its beginning."""
+        ...
+
+    def laid(self) -> list[Laid]:
+        """Its layers for the compiled way, from the input up; none where only ``walk`` can walk it."""
         ...
 
     def walk(self, arrays: Mapping[str, Float32], order: Order, inputs: Float32) -> Float32:
@@ -230,8 +236,30 @@ class Stepper:
         # weights of an exponential mean over n rows sum to 1 - (1 - rate) ** n: young assets are not judged too mildly
         left = (1 - LEVEL) ** np.arange(_AGES)
         # sum of the squared weights, which sum to 1 - left
-        self._level_power = self._by_age(LEVEL / (2 - LEVEL) * (1 + left) * (1 - left))
-        self._recent_total = self._by_age(1 - (1 - RECENT) ** np.arange(_AGES))
+        level_power = LEVEL / (2 - LEVEL) * (1 + left) * (1 - left)
+        recent_total = 1 - (1 - RECENT) ** np.arange(_AGES)
+        self._level_power, self._recent_total = self._by_age(level_power), self._by_age(recent_total)
+        self._steps = None if apart else self._compiled()
+
+    def _compiled(self) -> Steps | None:
+        """The compiled way, None where it cannot be had."""
+        try:
+            return Steps(self.body.laid(), self.body.linear, self._measures())
+        except NotBuilt:  # the worker said so at its start
+            return None
+
+    def _measures(self) -> Views:
+        """What a score is made of."""
+        return Views(
+            self.yardstick.spread,
+            self._whitener,
+            self._weights,
+            np.ascontiguousarray(self._recent_total[1:, 0]),
+            np.ascontiguousarray(self._level_power[1:, 0]),
+            CLIP,
+            RECENT,
+            LEVEL,
+        )
 
     def _by_age(self, numbers: npt.NDArray[Any]) -> Float32:
         """(age, signal): a number for each age, once for each signal, so that it is read as rows are."""
@@ -263,6 +291,8 @@ class Stepper:
         Updates ``state``. Returns scores of the rows by what the row before foretold; before the second row of an asset
         nothing was foretold, so its score is NaN.
         """
+        if self._steps is not None:
+            return self._judged(self._steps, state, slots, counts, rows)
         parts = [self._piece(state, *piece, rows) for piece in pieces(slots, counts)]
         scored = [summed(self._shares(seen).astype(np.float64), seen.known) for seen in parts]
         place = np.empty(len(rows), np.int64)  # of each row of the batch among those that were scored
@@ -276,6 +306,27 @@ class Stepper:
             )
         )
         return Scored(score, contributions, expected, np.broadcast_to(self.yardstick.spread, expected.shape))
+
+    def _judged(self, steps: Steps, state: CarriedState, slots: _Ints, counts: _Ints, rows: Float32) -> Scored:
+        """``run`` in the compiled way."""
+        into = Judged.of(len(rows), self._signals)
+        if steps.walks:
+            steps.run(state.arrays, state.rows, (slots, counts, np.cumsum(counts) - counts), rows, into)
+        else:
+            foretold = np.empty_like(rows)
+            for piece in pieces(slots, counts):
+                order = Order(*piece)
+                foretold[order.take] = self._walked(state, order, rows.take(order.take, axis=0))[1]
+                steps.run(state.arrays, state.rows, piece, rows, into, foretold)
+        return Scored(*into, np.broadcast_to(self.yardstick.spread, rows.shape))
+
+    def _walked(self, state: CarriedState, order: Order, given: Float32) -> tuple[Float32, Float32]:
+        """Rows behind the asset's past (``Order.after``), none missing; what was foretold of them without the lags."""
+        past, lags = state.arrays["past"], len(self.body.linear)
+        known = order.after(past.take(order.slots, axis=0), given)
+        if np.isnan(given).any():
+            order.fill(known, lags)  # a missing value is read as the last one known, 0 at first
+        return known, self.body.walk(state.arrays, order, known[lags * len(order.slots) :])
 
     def _shares(self, seen: _Seen) -> Float32:
         """Each signal's share of the score, (row, signal)."""
@@ -306,11 +357,8 @@ class Stepper:
         """Take rows ``starts`` to ``starts + counts`` of each asset."""
         order = Order(slots, counts, starts)
         given = rows.take(order.take, axis=0)
+        known, foretold = self._walked(state, order, given)
         past, lags = state.arrays["past"], len(self.body.linear)
-        known = order.after(past.take(order.slots, axis=0), given)
-        if np.isnan(given).any():
-            order.fill(known, lags)  # a missing value is read as the last one known, 0 at first
-        foretold = self.body.walk(state.arrays, order, known[lags * len(slots) :])
         weighed = np.empty_like(foretold)
         for lag, weigh in enumerate(self._linear):
             foretold += weigh(np.multiply, order.before(known, lags, lags - lag), weighed)

@@ -14,6 +14,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 #: Each library with the tests that drive it.
 PARTS: Final = {
+    "models/_steps.so": ("native/steps.c", "tests/unit/models/test_compiled_steps.py"),
     "stream/_readings.so": ("native/readings.c", "tests/unit/stream/test_columnar.py"),
     "stream/_thin.so": ("native/thin.c", "tests/unit/stream/test_thin.py"),
 }

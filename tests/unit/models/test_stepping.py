@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.compiled import SWITCH, library
 from models.convolution import CausalLayer, Convolutions
 from models.detectors import tcn_forecaster
 from models.innovation import LEVEL, RECENT, Yardstick
@@ -67,6 +68,18 @@ def yardstick_of(rng):
     return Yardstick(
         rng.uniform(0.5, 1.5, SIGNALS).astype(np.float32), np.eye(SIGNALS) + mixing + mixing.T, np.ones((2, 3))
     )
+
+
+@pytest.fixture(params=["compiled", "numpy"], scope="module", autouse=True)
+def way(request):
+    """Both ways keep the promises; the compiled one fails where it was not built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCH, str(request.param == "compiled"))
+        library.cache_clear()
+        if request.param == "compiled":
+            library("models._steps")
+        yield request.param
+    library.cache_clear()
 
 
 @pytest.fixture(params=BODIES)
