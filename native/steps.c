@@ -59,6 +59,8 @@ typedef struct {
     float *scratch;                         /* begins at a multiple of 64 bytes */
 } Batch;
 
+static const int64_t COLUMNS[TILE] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 static int64_t panels(int64_t rows) { return (rows + PANEL - 1) / PANEL; }
 
 static int64_t most_rows(const Model *model) {
@@ -70,7 +72,7 @@ static int64_t most_rows(const Model *model) {
 
 /* Floats of scratch that a batch needs. */
 int64_t headrace_steps_scratch(const Model *model) {
-    int64_t floats = most_rows(model) + model->lags * model->signals + 6 * model->signals + panels(model->signals) * PANEL;
+    int64_t floats = most_rows(model) + model->lags * model->signals + 7 * model->signals + panels(model->signals) * PANEL;
     for (int64_t n = 0; n < model->layers; n++) {
         const Layer *layer = model->layer + n;
         floats += layer->units + layer->inputs + 1 + layer->units;
@@ -216,18 +218,24 @@ typedef int32_t Mask __attribute__((vector_size(4 * WIDTH), may_alias));
 #define GET(floats) (*(const Vector *)(floats))
 #define CHOOSE(mask, yes, no) ((Vector)(((Mask)(yes) & (mask)) | ((Mask)(no) & ~(mask))))
 #define EACH(c) for (int64_t c = 0; c < TILE; c += WIDTH)
-#define TANH(out, x)                                                                                     \
-    do {                                                                                                 \
-        Vector z_ = MOST(SET(-LIMIT), LEAST(SET(LIMIT), x)), u_ = z_ * z_;                                \
-        Vector p_ = FMA(FMA(FMA(FMA(SET(P4), u_, SET(P3)), u_, SET(P2)), u_, SET(P1)), u_, SET(1.0f));      \
-        Vector q_ = FMA(FMA(FMA(FMA(SET(Q4), u_, SET(Q3)), u_, SET(Q2)), u_, SET(Q1)), u_, SET(1.0f));      \
-        out = MOST(SET(-1.0f), LEAST(SET(1.0f), z_ * p_ / q_));                                            \
+/* tanh(x) = upper / lower */
+#define RATIO(upper, lower, x)                                                                              \
+    Vector upper, lower;                                                                                     \
+    do {                                                                                                     \
+        Vector z_ = MOST(SET(-LIMIT), LEAST(SET(LIMIT), x)), u_ = z_ * z_;                                   \
+        upper = z_ * FMA(FMA(FMA(FMA(SET(P4), u_, SET(P3)), u_, SET(P2)), u_, SET(P1)), u_, SET(1.0f));      \
+        lower = FMA(FMA(FMA(FMA(SET(Q4), u_, SET(Q3)), u_, SET(Q2)), u_, SET(Q1)), u_, SET(1.0f));           \
     } while (0)
-/* of half the number: the weights are halved before */
-#define SIGMOID(out, x)                            \
-    do {                                           \
-        TANH(out, x);                              \
-        out = FMA(out, SET(0.5f), SET(0.5f));       \
+#define TANH(out, x)                                                \
+    do {                                                            \
+        RATIO(upper_, lower_, x);                                   \
+        out = MOST(SET(-1.0f), LEAST(SET(1.0f), upper_ / lower_));  \
+    } while (0)
+/* of twice the number: the weights are halved before */
+#define SIGMOID(out, x)                       \
+    do {                                      \
+        TANH(out, x);                         \
+        out = FMA(out, SET(0.5f), SET(0.5f)); \
     } while (0)
 
 static void NAME(tanh)(int64_t count, float *numbers) {
@@ -267,15 +275,16 @@ static void NAME(gates)(int64_t cell, int64_t units, const float *made, float *h
     int64_t block = units * TILE;
     if (cell == LSTM) {
         for (int64_t n = 0; n < block; n += WIDTH) {
-            Vector entry, forget, output, candidate, shown;
-            SIGMOID(entry, GET(made + n));
-            SIGMOID(forget, GET(made + block + n));
-            SIGMOID(output, GET(made + 2 * block + n));
-            TANH(candidate, GET(made + 3 * block + n));
-            Vector kept = FMA(forget, GET(memory + n), entry * candidate);
+            RATIO(entry, under_entry, GET(made + n)); /* sigmoid: (upper + lower) / (2 lower) */
+            RATIO(forget, under_forget, GET(made + block + n));
+            RATIO(candidate, under_candidate, GET(made + 3 * block + n));
+            Vector under = under_entry * under_candidate; /* one division for the three, and one for the other two */
+            Vector fresh = (entry + under_entry) * candidate * under_forget;
+            Vector kept = FMA((forget + under_forget) * GET(memory + n), under, fresh) / ((under + under) * under_forget);
             AT(memory + n) = kept;
-            TANH(shown, kept);
-            AT(hidden + n) = output * shown;
+            RATIO(output, under_output, GET(made + 2 * block + n));
+            RATIO(shown, under_shown, kept);
+            AT(hidden + n) = (output + under_output) * shown / ((under_output + under_output) * under_shown);
         }
     } else if (cell == GRU) {
         for (int64_t n = 0; n < block; n += WIDTH) {
@@ -290,13 +299,70 @@ static void NAME(gates)(int64_t cell, int64_t units, const float *made, float *h
     }
 }
 
-/* An asset's row of numbers into its column of a tile, and back. */
-static inline void NAME(lay)(const float *row, int64_t numbers, float *column) {
-    for (int64_t n = 0; n < numbers; n++) column[n * TILE] = row[n];
+/* Rows of numbers into columns of a tile (number, TILE), and columns `from` to `to` back into rows; row `c` of them is the
+ * one at places[c]. Four by four where the machine has an instruction for it. */
+static inline void NAME(lay)(const float *rows, const int64_t *places, int64_t stride, int64_t to, int64_t numbers,
+                             float *tile) {
+    for (int64_t c = 0, some; c < to; c += some) {
+        const float *row = rows + places[c] * stride;
+        int64_t n = 0;
+        some = 1;
+#if defined(__x86_64__)
+        if (c + 4 <= to) {
+            const float *second = rows + places[c + 1] * stride, *third = rows + places[c + 2] * stride,
+                        *fourth = rows + places[c + 3] * stride;
+            some = 4;
+            for (; n + 4 <= numbers; n += 4) {
+                __m128 a = _mm_loadu_ps(row + n), b = _mm_loadu_ps(second + n), d = _mm_loadu_ps(third + n),
+                       e = _mm_loadu_ps(fourth + n);
+                _MM_TRANSPOSE4_PS(a, b, d, e);
+                float *at = tile + n * TILE + c;
+                _mm_store_ps(at, a);
+                _mm_store_ps(at + TILE, b);
+                _mm_store_ps(at + 2 * TILE, d);
+                _mm_store_ps(at + 3 * TILE, e);
+            }
+            for (int64_t rest = n; rest < numbers; rest++) {
+                tile[rest * TILE + c + 1] = second[rest];
+                tile[rest * TILE + c + 2] = third[rest];
+                tile[rest * TILE + c + 3] = fourth[rest];
+            }
+        }
+#endif
+        for (; n < numbers; n++) tile[n * TILE + c] = row[n];
+    }
 }
 
-static inline void NAME(unlay)(const float *column, int64_t numbers, float *row) {
-    for (int64_t n = 0; n < numbers; n++) row[n] = column[n * TILE];
+static inline void NAME(unlay)(const float *tile, int64_t numbers, int64_t from, int64_t to, const int64_t *places,
+                               int64_t stride, float *rows) {
+    for (int64_t c = from, some; c < to; c += some) {
+        float *row = rows + places[c] * stride;
+        int64_t n = 0;
+        some = 1;
+#if defined(__x86_64__)
+        if (c % 4 == 0 && c + 4 <= to) {
+            float *second = rows + places[c + 1] * stride, *third = rows + places[c + 2] * stride,
+                  *fourth = rows + places[c + 3] * stride;
+            some = 4;
+            for (; n + 4 <= numbers; n += 4) {
+                const float *at = tile + n * TILE + c;
+                __m128 a = _mm_load_ps(at), b = _mm_load_ps(at + TILE), d = _mm_load_ps(at + 2 * TILE),
+                       e = _mm_load_ps(at + 3 * TILE);
+                _MM_TRANSPOSE4_PS(a, b, d, e);
+                _mm_storeu_ps(row + n, a);
+                _mm_storeu_ps(second + n, b);
+                _mm_storeu_ps(third + n, d);
+                _mm_storeu_ps(fourth + n, e);
+            }
+            for (int64_t rest = n; rest < numbers; rest++) {
+                second[rest] = tile[rest * TILE + c + 1];
+                third[rest] = tile[rest * TILE + c + 2];
+                fourth[rest] = tile[rest * TILE + c + 3];
+            }
+        }
+#endif
+        for (; n < numbers; n++) row[n] = tile[n * TILE + c];
+    }
 }
 
 static inline void NAME(fetch)(const float *row, int64_t numbers) {
@@ -334,44 +400,40 @@ static void NAME(run)(const Model *model, const Batch *batch) {
     float *recent = z + wide;
     float *level = recent + wide;
     float *share = level + wide;
-    float *whitened = share + wide;
+    float *flat = share + wide; /* the shares as rows */
+    float *whitened = flat + wide;
     float *const fed = whitened + panels(signals) * PANEL * TILE; /* of each layer (state, input, 1), then its memory */
 
     for (int64_t first = 0; first < batch->assets; first += TILE) {
         const int64_t *slots = batch->slots + first, *counts = batch->counts + first, *starts = batch->starts + first;
         int64_t left = batch->assets - first, active = left < TILE ? left : TILE;
         if (left > TILE) NAME(prefetch)(model, batch, first + TILE, left - TILE < TILE ? left - TILE : TILE);
-        int64_t ages[TILE] = {0}, youngest = INT64_MAX;
+        int64_t ages[TILE] = {0}, places[TILE] = {0}, youngest = INT64_MAX;
         float beginning[TILE] __attribute__((aligned(64))), total[TILE] __attribute__((aligned(64))),
             power[TILE] __attribute__((aligned(64)));
         for (int64_t c = 0; c < active; c++) {
-            int64_t slot = slots[c];
-            float *const *state = batch->states;
-            float *x = fed;
-            for (int64_t n = 0; n < layers; n++) {
-                const Layer *layer = model->layer + n;
-                NAME(lay)(*state++ + slot * layer->units, layer->units, x + c);
-                x += (layer->units + layer->inputs + 1) * TILE;
-                if (layer->cell == LSTM) NAME(lay)(*state++ + slot * layer->units, layer->units, x + c);
-                x += layer->units * TILE;
-            }
-            NAME(lay)(batch->past + slot * lags * signals, lags * signals, history + c);
-            NAME(lay)(batch->means + slot * 2 * signals, signals, recent + c);
-            NAME(lay)(batch->means + slot * 2 * signals + signals, signals, level + c);
-            ages[c] = batch->seen[slot];
+            ages[c] = batch->seen[slots[c]];
             if (ages[c] < youngest) youngest = ages[c];
         }
+        NAME(lay)(batch->past, slots, lags * signals, active, lags * signals, history);
+        NAME(lay)(batch->means, slots, 2 * signals, active, signals, recent);
+        NAME(lay)(batch->means + signals, slots, 2 * signals, active, signals, level);
+        float *const *state = batch->states;
         float *x = fed;
         for (int64_t n = 0; n < layers; n++) {
             const Layer *layer = model->layer + n;
+            NAME(lay)(*state++, slots, layer->units, active, layer->units, x);
             x += (layer->units + layer->inputs) * TILE;
             EACH(c) AT(x + c) = SET(1.0f);
-            x += (1 + layer->units) * TILE;
+            x += TILE;
+            if (layer->cell == LSTM) NAME(lay)(*state++, slots, layer->units, active, layer->units, x);
+            x += layer->units * TILE;
         }
         for (int64_t step = 0; active; step++) {
-            const float *newest = history + (step + lags - 1) % lags * wide;
-            for (int64_t c = 0; c < active; c++)
-                NAME(lay)(batch->rows + (starts[c] + step) * signals, signals, given + c);
+            const int64_t oldest = step % lags;
+            const float *newest = history + (oldest ? oldest - 1 : lags - 1) * wide;
+            for (int64_t c = 0; c < active; c++) places[c] = starts[c] + step;
+            NAME(lay)(batch->rows, places, signals, active, signals, given);
             /* the cells: what is missing is read as the last that is known */
             float *known = layers ? fed + model->layer[0].units * TILE : z;
             for (int64_t n = 0; n < wide; n += WIDTH) {
@@ -392,20 +454,19 @@ static void NAME(run)(const Model *model, const Batch *batch) {
                     rest = made + (layer->rows - signals) * TILE;
                 x = above;
             }
-            if (!layers)
-                for (int64_t c = 0; c < active; c++)
-                    NAME(lay)(batch->foretold + (starts[c] + step) * signals, signals, foretold + c);
+            if (!layers) NAME(lay)(batch->foretold, places, signals, active, signals, foretold);
             /* the autoregression; then the newest row takes the place of the oldest */
             for (int64_t signal = 0; signal < signals; signal++)
                 EACH(c) {
                     int64_t n = signal * TILE + c;
                     Vector sum = GET(rest + n);
-                    for (int64_t lag = 0; lag < lags; lag++)
-                        sum = FMA(SET(model->linear[lag * signals + signal]),
-                                  GET(history + (step + lag) % lags * wide + n), sum);
+                    for (int64_t lag = 0, place = oldest; lag < lags; lag++) {
+                        sum = FMA(SET(model->linear[lag * signals + signal]), GET(history + place * wide + n), sum);
+                        if (++place == lags) place = 0;
+                    }
                     AT(foretold + n) = sum;
                 }
-            memcpy(history + step % lags * wide, known, (size_t)wide * sizeof *known);
+            memcpy(history + oldest * wide, known, (size_t)wide * sizeof *known);
 
             if (step == 0 || youngest + step <= last_age + 1) {
                 for (int64_t c = 0; c < TILE; c++) {
@@ -458,34 +519,37 @@ static void NAME(run)(const Model *model, const Batch *batch) {
                 }
                 for (int64_t c = 0; c < TILE; c++) sums[c] += (double)share[signal * TILE + c];
             }
+            NAME(unlay)(foretold, signals, 0, active, places, signals, batch->expected);
+            NAME(unlay)(share, signals, 0, active, COLUMNS, signals, flat);
             for (int64_t c = 0; c < active; c++) {
-                int64_t row = starts[c] + step, unknown = ((const int32_t *)missing)[c];
+                int64_t unknown = ((const int32_t *)missing)[c];
                 double sum = sums[c], part = sum > 0 ? 1 / sum : 0;
-                batch->score[row] =
+                batch->score[places[c]] =
                     unknown == signals ? NAN : sqrt(sum > 0 ? (sum + (double)unknown) / (double)signals : 0);
-                for (int64_t signal = 0; signal < signals; signal++)
-                    batch->contributions[row * signals + signal] = (double)share[signal * TILE + c] * part;
-                NAME(unlay)(foretold + c, signals, batch->expected + row * signals);
+                double *contributions = batch->contributions + places[c] * signals;
+                const float *own = flat + c * signals;
+                for (int64_t signal = 0; signal < signals; signal++) contributions[signal] = (double)own[signal] * part;
             }
 
-            for (; active && counts[active - 1] == step + 1; active--) { /* its last row: keep what is remembered */
-                int64_t c = active - 1, slot = slots[c];
-                float *const *state = batch->states;
-                x = fed;
-                for (int64_t n = 0; n < layers; n++) {
-                    const Layer *layer = model->layer + n;
-                    NAME(unlay)(x + c, layer->units, *state++ + slot * layer->units);
-                    x += (layer->units + layer->inputs + 1) * TILE;
-                    if (layer->cell == LSTM) NAME(unlay)(x + c, layer->units, *state++ + slot * layer->units);
-                    x += layer->units * TILE;
-                }
-                for (int64_t lag = 0; lag < lags; lag++)
-                    NAME(unlay)(history + (step + 1 + lag) % lags * wide + c, signals,
-                                batch->past + (slot * lags + lag) * signals);
-                NAME(unlay)(recent + c, signals, batch->means + slot * 2 * signals);
-                NAME(unlay)(level + c, signals, batch->means + slot * 2 * signals + signals);
-                batch->seen[slot] = (int32_t)((uint32_t)batch->seen[slot] + (uint32_t)counts[c]);
+            int64_t ended = active; /* those that this was the last row of: keep what is remembered */
+            while (active && counts[active - 1] == step + 1) active--;
+            if (active == ended) continue;
+            state = batch->states;
+            x = fed;
+            for (int64_t n = 0; n < layers; n++) {
+                const Layer *layer = model->layer + n;
+                NAME(unlay)(x, layer->units, active, ended, slots, layer->units, *state++);
+                x += (layer->units + layer->inputs + 1) * TILE;
+                if (layer->cell == LSTM) NAME(unlay)(x, layer->units, active, ended, slots, layer->units, *state++);
+                x += layer->units * TILE;
             }
+            for (int64_t lag = 0; lag < lags; lag++)
+                NAME(unlay)(history + (step + 1 + lag) % lags * wide, signals, active, ended, slots, lags * signals,
+                            batch->past + lag * signals);
+            NAME(unlay)(recent, signals, active, ended, slots, 2 * signals, batch->means);
+            NAME(unlay)(level, signals, active, ended, slots, 2 * signals, batch->means + signals);
+            for (int64_t c = active; c < ended; c++)
+                batch->seen[slots[c]] = (int32_t)((uint32_t)batch->seen[slots[c]] + (uint32_t)counts[c]);
         }
     }
 }
