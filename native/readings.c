@@ -34,6 +34,7 @@ typedef struct {
     int64_t width;
     int64_t earliest_ms, latest_ms, unit_ms;
     int64_t max_rows, max_name;
+    int64_t singles; /* whether a record may be one reading: 0 takes frames alone */
     const uint64_t *powers; /* five to the power of FIRST_POWER and up, 128 bits each, the high half first */
     /* the names of assets that were ever seen: open addressing over `slots`, which holds numbers from 1 */
     int32_t *slots;
@@ -542,6 +543,7 @@ static int record(Work *work, const uint8_t *p, const uint8_t *end, Found *found
         if (*p++ != ',') return LEFT;
     }
     if (!found->asset || !found->timed || !found->valued || !found->watched || p >= end) return LEFT;
+    if (!found->framed && !work->singles) return LEFT;
     for (p++; p < end; p++)
         if (*p != ' ' && *p != '\n' && *p != '\r' && *p != '\t') return LEFT;
     return p == end ? TAKEN : LEFT;
@@ -569,7 +571,7 @@ void headrace_readings_names(Work *work) {
 }
 
 /* What this file and stream/columnar.py must agree on. */
-int64_t headrace_readings_version(void) { return 1; }
+int64_t headrace_readings_version(void) { return 2; }
 
 /* Take records `first` to `count`, whose ends are `ends`; returns the first that is still to do: there is no room for
  * it, in the rows or among the names. */

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.compiled import NotBuilt, address, library
 from stream.records import Float64, Int32, Int64, Numbered, Readings
-from stream.sources.base import MAX_NAME, UNITS, Bounds
+from stream.sources.base import MAX_NAME, UNITS, Bounds, Rows
 
 #: Zero bytes behind the last record: the compiled side looks up to 31 bytes ahead.
 _PAD: Final = bytes(32)
@@ -40,6 +40,7 @@ class _Work(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("signals", "signal_begins", "signal_lengths")),
         *((name, ctypes.c_int64) for name in ("width", "earliest_ms", "latest_ms", "unit_ms", "max_rows", "max_name")),
+        ("singles", ctypes.c_int64),
         ("powers", ctypes.c_void_p),
         ("slots", ctypes.c_void_p),
         ("slots_mask", ctypes.c_int64),
@@ -70,7 +71,7 @@ class Found(NamedTuple):
     unknown: int
 
 
-class _Rows(NamedTuple):
+class _Room(NamedTuple):
     """Where rows are written."""
 
     at_ms: Int64
@@ -89,10 +90,12 @@ class _Rows(NamedTuple):
 class Reader:
     """Reads batches within bounds. One thread at a time. Raises ``NotBuilt``.
 
+    singles  whether a record may be one reading; without, frames alone are taken
+
     Signals whose names have quotation marks, backslashes or control characters cannot be read here.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, *, singles: bool = True) -> None:
         self._call = _functions().headrace_readings
         if any(not signal or '"' in signal or "\\" in signal or min(signal) < " " for signal in bounds.signals):
             raise NotBuilt("a signal's name is not written in JSON as it is")
@@ -111,6 +114,7 @@ class Reader:
             unit_ms=UNITS[bounds.unit],
             max_rows=bounds.max_rows,
             max_name=MAX_NAME,
+            singles=singles,
             seed=secrets.randbits(64),
             column_seen=address(self._seen),
         )
@@ -154,13 +158,13 @@ class Reader:
         )
         return Found(readings, left[: work.left_count].tolist(), work.unknown)
 
-    def _begin(self, room: int) -> _Rows:
-        rows, work = _Rows.of(room, self._width), self._work
+    def _begin(self, room: int) -> _Room:
+        rows, work = _Room.of(room, self._width), self._work
         work.at_ms, work.values, work.codes, work.records = map(address, rows)
         work.room = room
         return rows
 
-    def _grow(self, rows: _Rows, record_bytes: int) -> _Rows:
+    def _grow(self, rows: _Room, record_bytes: int) -> _Room:
         """Room for the record that had none: a time takes two bytes of it at least."""
         held = self._work.rows
         grown = self._begin(2 * len(rows.at_ms) + record_bytes // 2)
@@ -201,6 +205,30 @@ class Reader:
         """Names that were seen for the first time, as texts."""
         for _, begin, length, *_ in self._known[len(self._names) : self._work.known].tolist():
             self._names.append(self._arena[begin : begin + length].tobytes().decode())
+
+
+class ReaderOfSource:
+    """The reader of a payload format, made for the bounds of its first batch; see ``Reader``."""
+
+    def __init__(self, *, singles: bool = True) -> None:
+        self._singles = singles
+        self._bounds: Bounds | None = None
+        self._reader: Reader | None = None
+
+    def take(self, values: Sequence[bytes], rows: Rows) -> Sequence[int]:
+        """Add what is plain among ``values`` to ``rows``, which are empty; the places of what is left."""
+        if rows.bounds != self._bounds:
+            self._bounds = rows.bounds
+            try:
+                self._reader = Reader(rows.bounds, singles=self._singles)
+            except NotBuilt:  # the worker said so at its start
+                self._reader = None
+        if self._reader is None:
+            return range(len(values))
+        found = self._reader.read(values)
+        if len(found.readings):
+            rows.add_plain(found.readings, found.unknown)
+        return found.left
 
 
 def _longer(array: npt.NDArray[_Number], room: int) -> npt.NDArray[_Number]:

@@ -25,6 +25,7 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
+from stream.columnar import ReaderOfSource
 from stream.errors import DecodeError
 from stream.records import Float64, Int64
 from stream.sources.base import UNITS, Asset, Quality, Rows, milliseconds, times
@@ -65,10 +66,12 @@ class Source:
         self._decode_flat = msgspec.json.Decoder(_FlatFrame).decode
         self._shape = msgspec.json.Decoder(_Shape).decode
         self._unit_ms = UNITS[time]
+        self._reader = ReaderOfSource(singles=False)
 
     def parse_many(self, values: Sequence[bytes], rows: Rows) -> Sequence[int]:
         """Add what is plain to see in ``values``, one for each record of a batch; the places of what it left."""
-        return self.parse_some(values, range(len(values)), rows)
+        places = self._reader.take(values, rows)
+        return self.parse_some(values, places, rows) if places else ()
 
     def parse_some(self, values: Sequence[bytes], places: Sequence[int], rows: Rows) -> list[int]:
         """The same for some of them. The times of all frames become an array at once."""

@@ -19,12 +19,11 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 
-from models.compiled import NotBuilt
-from stream.columnar import Reader
+from stream.columnar import ReaderOfSource
 from stream.errors import DecodeError
 from stream.records import Float64
 from stream.sources import frame, packed
-from stream.sources.base import EPOCH, UNITS, Asset, Bounds, Quality, Rows, milliseconds, times
+from stream.sources.base import EPOCH, UNITS, Asset, Quality, Rows, milliseconds, times
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -64,29 +63,12 @@ class Source:
         self._seen: dict[str, None] = {}
         self._layout: tuple[str, ...] = ()
         self._decode_flat: Callable[[bytes], Any] | None = None
-        self._reader: Reader | None = None
-        self._bounds: Bounds | None = None
+        self._reader = ReaderOfSource()
 
     def parse_many(self, values: Sequence[bytes], rows: Rows) -> Sequence[int]:
         """Add what is plain to see in ``values``, one for each record of a batch; the places of what it left."""
-        places: Sequence[int] = range(len(values))
-        reader = self._reader_of(rows)
-        if reader is not None:
-            found = reader.read(values)
-            if len(found.readings):
-                rows.add_plain(found.readings, found.unknown)
-            places = found.left
+        places = self._reader.take(values, rows)
         return self._parse_objects(values, places, rows) if places else ()
-
-    def _reader_of(self, rows: Rows) -> Reader | None:
-        """The compiled reader for these columns and bounds, None where it cannot be had."""
-        if rows.bounds != self._bounds:
-            self._bounds = rows.bounds
-            try:
-                self._reader = Reader(rows.bounds)
-            except NotBuilt:  # the worker said so at its start
-                self._reader = None
-        return self._reader
 
     def _parse_objects(self, values: Sequence[bytes], places: Sequence[int], rows: Rows) -> Sequence[int]:
         """The same of ``values`` at ``places``, by way of objects; the places of what it left."""

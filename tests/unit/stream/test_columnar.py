@@ -259,6 +259,16 @@ def test_a_producer_that_invents_names_does_not_fill_the_memory(monkeypatch: pyt
         assert reader._work.known <= 150
 
 
+def test_where_only_frames_are_readings_a_single_one_is_left() -> None:
+    frame = PLAIN.replace(b"1795420800250", b"[1795420800250]").replace(b"40.5", b"[40.5]").replace(b"-1e-3", b"[null]")
+    assert Reader(BOUNDS, singles=False).read([PLAIN, frame]).left == [0]
+    readings, dead, _ = Decoder(InputSettings(format="frame"), SIGNALS).decode(
+        [Record("readings", 0, offset, value) for offset, value in enumerate([PLAIN, frame] * 10)]
+    )
+    assert readings.record.tolist() == list(range(1, 20, 2))
+    assert [letter.record.offset for letter in dead] == list(range(0, 20, 2))
+
+
 def test_signals_that_json_would_write_otherwise_are_for_the_other_decoder() -> None:
     for name in ('a"b', "a\\b", "a\nb"):
         with pytest.raises(NotBuilt):

@@ -169,7 +169,7 @@ def test_many_together_are_read_as_each_alone(compiled: bool, values: list[bytes
     together, alone = (Decoder(InputSettings(max_record_bytes=2000), SIGNALS) for _ in range(2))
     alone._parse_many = lambda values, rows: range(len(values))  # type: ignore[method-assign]
     if not compiled:
-        together._source._reader_of = lambda rows: None  # type: ignore[attr-defined]
+        together._source._reader.take = lambda values, rows: range(len(values))  # type: ignore[attr-defined]
     for _ in range(2):  # it learns the signals at the first
         readings, dead, unknown = together.decode(records)
     rows, letters, unknowns = [], [], 0
@@ -197,7 +197,7 @@ def test_many_together_are_read_as_each_alone(compiled: bool, values: list[bytes
 def test_a_plain_batch_needs_no_second_look(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Decoder(InputSettings(), SIGNALS)
     if not compiled:
-        monkeypatch.setattr(decoder._source, "_reader_of", lambda rows: None)
+        monkeypatch.setattr(decoder._source._reader, "take", lambda values, rows: range(len(values)))  # type: ignore[attr-defined]
     records = [Record("readings", 0, offset, changed(asset=f"pump-{offset}")) for offset in range(100)]
     decoder.decode(records)
     monkeypatch.setattr(decoder._source, "parse", None)
