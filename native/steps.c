@@ -14,6 +14,7 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -182,12 +183,15 @@ int64_t headrace_steps_version(void) { return 1; }
 
 /* The widest vectors that this CPU has: 0 as all have, 1 AVX2 with FMA, 2 AVX-512. */
 int64_t headrace_steps_level(void) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return __builtin_cpu_supports("avx512f") ? 2 : 1;
-#endif
+#if defined(__x86_64__) /* asked by hand: Zig's runtime knows of no __builtin_cpu_supports */
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & bit_FMA) == 0 || (c & bit_OSXSAVE) == 0) return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* which registers the system keeps */
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & bit_AVX2) == 0 || (low & 0x6) != 0x6) return 0;
+    return (b & bit_AVX512F) != 0 && (low & 0xE6) == 0xE6 ? 2 : 1;
+#else
     return 0;
+#endif
 }
 
 void headrace_steps_run(int64_t level, const Model *model, const Batch *batch) {
