@@ -148,7 +148,7 @@ class Reader:
         present = self._present[: work.present_count].copy()
         self._learn()
         readings = Readings(
-            names=tuple(map(self._names.__getitem__, present.tolist())),
+            names=tuple(self._names.take(present).tolist()),  # of many, half the time of a list
             asset=rows.codes[:taken],
             at_ms=rows.at_ms[:taken],
             signals=self._signals,
@@ -174,7 +174,8 @@ class Reader:
 
     def _forget(self) -> None:
         """Begin anew with the names."""
-        self._names: list[str] = []
+        self._names = np.empty(_NAMES, object)
+        self._learnt = 0
         self._book = object()
         self._known = np.zeros(_NAMES, _NAME)
         self._arena = np.zeros(_NAMES * 16, np.uint8)
@@ -189,6 +190,7 @@ class Reader:
         """Room for twice as many names."""
         room = 2 * len(self._known)
         self._known, self._present = _longer(self._known, room), _longer(self._present, room)
+        self._names = _longer(self._names, room)
         self._arena = _longer(self._arena, 2 * len(self._arena) + MAX_NAME)
         self._enter()
 
@@ -203,8 +205,12 @@ class Reader:
 
     def _learn(self) -> None:
         """Names that were seen for the first time, as texts."""
-        for _, begin, length, *_ in self._known[len(self._names) : self._work.known].tolist():
-            self._names.append(self._arena[begin : begin + length].tobytes().decode())
+        known = self._work.known
+        if known > self._learnt:
+            new = self._known[self._learnt : known].tolist()
+            texts = [self._arena[begin : begin + length].tobytes().decode() for _, begin, length, *_ in new]
+            self._names[self._learnt : known] = texts
+            self._learnt = known
 
 
 class ReaderOfSource:
