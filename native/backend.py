@@ -84,7 +84,8 @@ class BuildLibraries(build_ext):
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         sources = [Path(str(source)) for source in ext.sources]
-        digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+        parts = [*sources, *map(Path, ext.depends)]
+        digest = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
         try:
             if command is None:
                 raise FileNotFoundError("no C compiler: no cc, gcc or clang, and ziglang is not installed")

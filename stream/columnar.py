@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.compiled import NotBuilt, address, library
+from stream.powers import powers
 from stream.records import Float64, Int32, Int64, Numbered, Readings
 from stream.sources.base import MAX_NAME, UNITS, Bounds, Rows
 
@@ -31,7 +32,6 @@ _NAME: Final = np.dtype(
     [("hash", "u8"), ("begin", "i8"), ("length", "i4"), ("last_batch", "u4"), ("code", "i4"), ("unused", "i4")]
 )
 _Number = TypeVar("_Number", bound=np.generic)
-_FIRST_POWER, _LAST_POWER = -342, 308
 
 
 class _Work(ctypes.Structure):
@@ -252,22 +252,3 @@ def _functions() -> ctypes.CDLL:
     found.headrace_readings_names.argtypes = (work,)
     found.headrace_readings_names.restype = None
     return found
-
-
-@functools.cache
-def powers() -> npt.NDArray[np.uint64]:
-    """Five to the power of -342 and up to 308, (power, 2) uint64: the 128 highest bits, the high half first.
-
-    Those below one are rounded up, as Lemire (2021) has them.
-    """
-    table = []
-    for power in range(_FIRST_POWER, _LAST_POWER + 1):
-        if power < 0:
-            size = 5**-power
-            bits = (size - 1).bit_length()
-            scaled = (1 << (bits + 127 if power >= -27 else 2 * bits + 128)) // size + 1
-        else:
-            scaled = 5**power << 128
-        scaled >>= max(scaled.bit_length() - 128, 0)
-        table.append((scaled >> 64, scaled & (1 << 64) - 1))
-    return np.array(table, dtype=np.uint64)

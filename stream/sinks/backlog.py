@@ -58,7 +58,7 @@ class Block:
     gone    that place was dropped to make room: it is in memory alone again
     """
 
-    text: str
+    text: bytes
     lines: int
     size_bytes: int
     entry: Entry | None = None
@@ -78,7 +78,7 @@ class Backlog:
     away     set by the sink: the server did not take what it was last given
     """
 
-    def __init__(self, name: str, bounds: Bounds, encode: Callable[[Sequence[Item]], str]) -> None:
+    def __init__(self, name: str, bounds: Bounds, encode: Callable[[Sequence[Item]], bytes]) -> None:
         self.away = False
         self.dropped_lines = 0
         self._name = name
@@ -171,7 +171,7 @@ class Backlog:
             items = self._queue.take(self._bounds.batch_lines)
             if not items:
                 return None
-            self._in_hand = Block("", sum(map(len, items)), sum(map(size_of, items)))
+            self._in_hand = Block(b"", sum(map(len, items)), sum(map(size_of, items)))
             try:
                 self._in_hand.text = await self._do(partial(self._encode, items))
             except asyncio.CancelledError:
@@ -328,7 +328,7 @@ class Backlog:
             block.entry = await self._do(spool.first)
         return block.entry is not None
 
-    async def _put(self, spool: Spool, text: str, lines: int) -> bool:
+    async def _put(self, spool: Spool, text: bytes, lines: int) -> bool:
         """A block to the disk; whether there was room. Makes some where that is what ``when_full`` says."""
         try:
             while not await self._do(partial(spool.append, text, lines)):

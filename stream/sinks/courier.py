@@ -160,7 +160,7 @@ class OnDisk(Generic[T]):
     async def put(self, parcel: Parcel[T]) -> int:
         """Onto the disk itself: on return a power cut does not take it."""
         try:
-            dropped = await self._do(partial(self._append, self._pack(parcel)))
+            dropped = await self._do(partial(self._append, self._pack(parcel).encode()))
         except OSError as error:
             if not self._told:
                 _log.error("the spool %s: %s; held in memory", self._folder, error)
@@ -169,7 +169,7 @@ class OnDisk(Generic[T]):
         self._told = False
         return dropped
 
-    def _append(self, text: str) -> int:
+    def _append(self, text: bytes) -> int:
         dropped = 0
         while not self._spool.append(text, 1):
             dropped += self._spool.drop_oldest()
@@ -180,7 +180,7 @@ class OnDisk(Generic[T]):
         """The oldest on disk, then those in memory; ``most`` is 1 at the least, and as much as comes at once."""
         while (entry := await self._do(self._spool.first)) is not None:
             try:
-                parcel = self._unpack(entry.text)
+                parcel = self._unpack(entry.text.decode())
             except ValueError as error:
                 _log.error("the spool %s: passed over: %s", self._folder, error)
                 await self._do(partial(self._spool.done, entry))

@@ -117,7 +117,7 @@ class InfluxClient:
         """Disconnect."""
         self._client.close()
 
-    def post(self, lines: str) -> list[tuple[list[str], str]]:
+    def post(self, lines: bytes) -> list[tuple[list[bytes], str]]:
         """Write lines. Returns those that the server will never take, with its reasons.
 
         Where the server says that something in them is wrong, it is given halves, and halves of those, until the lines
@@ -127,23 +127,23 @@ class InfluxClient:
         reason = self._post_once(lines)
         if not reason:
             return []
-        refused: list[tuple[list[str], str]] = []
-        waiting, posts = [(lines.split("\n"), reason)], 1
+        refused: list[tuple[list[bytes], str]] = []
+        waiting, posts = [(lines.split(b"\n"), reason)], 1
         while waiting:
             part, reason = waiting.pop()
             if reason.startswith("split ") and len(part) > 1 and posts < _MAX_POSTS:
                 middle = len(part) // 2
                 halves = [part[:middle], part[middle:]]
-                waiting += [(half, self._post_once("\n".join(half))) for half in halves]
+                waiting += [(half, self._post_once(b"\n".join(half))) for half in halves]
                 posts += 2
             elif reason:
                 refused.append((part, reason.removeprefix("split ")))
         return refused
 
-    def _post_once(self, lines: str) -> str:
+    def _post_once(self, lines: bytes) -> str:
         """One request. Returns why the lines were refused, or "". Raises ``SinkUnavailable``."""
         try:
-            self._api.write(self._settings.bucket, record=lines.encode())
+            self._api.write(self._settings.bucket, record=lines)
         except self._answered as error:
             status = getattr(error, "status", None) or 0
             answer = getattr(error, "response", None)

@@ -178,7 +178,7 @@ class InfluxSink:
                 await self._count(block, refused)
                 return True
 
-    async def _count(self, block: Block, refused: Sequence[tuple[list[str], str]]) -> None:
+    async def _count(self, block: Block, refused: Sequence[tuple[list[bytes], str]]) -> None:
         """Count what became of a block, of which some lines were refused, and bury those."""
         count = sum(len(part) for part, _ in refused)
         self.written_lines += block.lines - count
@@ -186,26 +186,32 @@ class InfluxSink:
         if not refused:
             return
         part, reason = refused[0]
-        _log.error("influxdb: %d of %d lines refused, the first %.200s: %s", count, block.lines, part[0], reason)
+        _log.error(
+            "influxdb: %d of %d lines refused, the first %.200s: %s", count, block.lines, part[0].decode(), reason
+        )
         if self.bury is not None:
             await self.bury([letter for part, reason in refused for letter in _letters(part, reason)])
 
-    def _encode(self, items: Sequence[Item]) -> str:
+    def _encode(self, items: Sequence[Item]) -> bytes:
         """The lines of a block, as they are sent."""
-        lines: list[str] = []
+        lines: list[bytes] = []
         for are_scores, group in groupby(items, key=lambda item: isinstance(item, Scores)):
             if are_scores:
                 whole = joined(cast("list[Scores]", list(group)))
                 parts = (part for scores in whole for part in slices(scores, _ABREAST))
                 lines += (score_lines(part, self._site) for part in parts)
             else:
-                lines += (alert_line(alert, self._site) for item in group for alert in cast("tuple[Alert, ...]", item))
-        return "\n".join(lines)
+                lines += (
+                    alert_line(alert, self._site).encode()
+                    for item in group
+                    for alert in cast("tuple[Alert, ...]", item)
+                )
+        return b"\n".join(lines)
 
 
-def _letters(lines: Sequence[str], reason: str) -> Iterator[DeadLetter]:
+def _letters(lines: Sequence[bytes], reason: str) -> Iterator[DeadLetter]:
     """Refused lines as dead letters, each of a size that every topic takes."""
-    part: list[str] = []
+    part: list[bytes] = []
     size = 0
     for line in lines:
         if part and size + len(line) > _LETTER_BYTES:
@@ -217,8 +223,8 @@ def _letters(lines: Sequence[str], reason: str) -> Iterator[DeadLetter]:
         yield _letter(part, reason)
 
 
-def _letter(lines: Sequence[str], reason: str) -> DeadLetter:
-    record = Record("influxdb", -1, -1, "\n".join(lines).encode(), timestamp=round(time.time() * 1000))
+def _letter(lines: Sequence[bytes], reason: str) -> DeadLetter:
+    record = Record("influxdb", -1, -1, b"\n".join(lines), timestamp=round(time.time() * 1000))
     return DeadLetter(record, "publish", "influxdb_refused", reason)
 
 

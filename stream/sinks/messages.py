@@ -15,16 +15,19 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from models.base import KINDS
 from stream.plan import TopicSettings
 from stream.records import Alert, DeadLetter, Output, RawRecord, Scores, to_json
-from stream.sinks.columns import Column, either, fields, numbers, seven_digits, texts, weave
-from stream.sinks.rows import derive
+from stream.sinks.columns import Chosen, Numbers, Part, Times
+from stream.sinks.rows import REASONS, derive
+from stream.sinks.text import weave
 
 _CUTS: Final = (1_000_000, 900_000, 500_000, 100_000, 10_000, 500, 0)
 _OURS: Final = "headrace."
+
+_VERDICTS: Final = tuple(f',"verdict":"{verdict}"' for verdict in KINDS)
+_REASONS: Final = ("", *(f',"reason":"{reason}"' for reason in REASONS[1:]))
 
 _Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -85,28 +88,26 @@ def score_rows(scores: Scores, site: str) -> Iterator[tuple[bytes, bytes]]:
         to_json({"site": site, "asset": asset, "detector": scores.detector, "kind": scores.kind})[:-1].decode()
         for asset in scores.names
     ]
-    times = np.datetime_as_string(scores.at_ms.astype("datetime64[ms]"), unit="ms", timezone="UTC").tolist()
-    judged = np.stack([scores.score, scores.threshold], axis=1)
-    columns: list[Column] = [
-        [about[asset] for asset in scores.asset.tolist()],
+    quoted = tuple(f"{msgspec.json.encode(signal).decode()}:" for signal in scores.signals)
+    parts: list[Part] = [
+        Chosen(about, scores.asset),
         f',"model_version":{msgspec.json.encode(scores.model_version).decode()},"ts":"',
-        times,
-        either('","valid":true', '","valid":false', rows.valid),
-        either(',"anomalous":true', ',"anomalous":false', scores.anomalous),
-        texts([f',"verdict":"{verdict}"' for verdict in KINDS], scores.verdict.tolist()),
-        "" if rows.valid.all() else [f',"reason":"{reason}"' if reason else "" for reason in rows.reason],
-        *fields(['"score":', '"threshold":'], numbers(judged), np.isfinite(judged)),
+        Times(scores.at_ms),
+        Chosen(('","valid":false', '","valid":true'), rows.valid),
+        Chosen((',"anomalous":false', ',"anomalous":true'), scores.anomalous),
+        Chosen(_VERDICTS, scores.verdict),
+        Chosen(_REASONS, rows.reason),
+        Numbers(('"score":',), scores.score[:, None], exact=True),
+        Numbers(('"threshold":',), scores.threshold[:, None], exact=True),
     ]
-    keys = [f"{msgspec.json.encode(signal).decode()}:" for signal in scores.signals]
     tables = {"values": scores.values, "expected": scores.expected, "low": rows.low, "high": rows.high}
     for name, table in tables.items():
         if table is not None:
-            written = numbers(table if name == "values" else seven_digits(table))
-            columns += [f',"{name}":{{', *fields(keys, written, np.isfinite(table), separated=False), "}"]
-    shares = seven_digits(scores.contributions)
-    columns += [',"shares":{', *fields(keys, numbers(shares), shares > 0, separated=False), "}}"]
+            parts += [f',"{name}":{{', Numbers(quoted, table, exact=name == "values", separated=False), "}"]
+    shares = scores.contributions
+    parts += [',"shares":{', Numbers(quoted, shares, exact=False, present=shares > 0, separated=False), "}}"]
     assets = [asset.encode() for asset in scores.names]
-    for at, row in zip(scores.asset.tolist(), weave(len(scores), columns).encode().split(b"\n"), strict=True):
+    for at, row in zip(scores.asset.tolist(), weave(len(scores), parts).split(b"\n"), strict=True):
         yield assets[at], row
 
 

@@ -13,6 +13,8 @@ from models.base import KINDS
 from stream.episode import BAND_SIGMAS
 from stream.records import Bool, Float64, Int64, Scores
 
+#: Why there is no score: there is one, no value was there, or what the data's verdict is.
+REASONS: Final = ("", "no_value", *KINDS[1:])
 #: What ``Scores`` always has of each row.
 _COLUMNS: Final = ("asset", "at_ms", "score", "threshold", "anomalous", "values", "contributions", "verdict")
 
@@ -22,12 +24,12 @@ class Rows:
     """Columns derived from ``Scores``, row by row.
 
     valid       (row,) bool: the score is a finite number
-    reason      why a row is not valid, "" where it is: the kind of the verdict, or ``no_value``
+    reason      (row,) index into ``REASONS``: why a row is not valid
     low, high   (row, signal) float64, plant units, the band around ``expected``; None where there is none
     """
 
     valid: Bool
-    reason: list[str]
+    reason: Int64
     low: Float64 | None
     high: Float64 | None
 
@@ -35,11 +37,7 @@ class Rows:
 def derive(scores: Scores) -> Rows:
     """The derived columns of ``scores``."""
     valid = np.isfinite(scores.score)
-    reasons = ["no_value", *KINDS[1:]]
-    if valid.all():
-        reason = [""] * len(scores)
-    else:
-        reason = ["" if ok else reasons[kind] for ok, kind in zip(valid.tolist(), scores.verdict.tolist(), strict=True)]
+    reason = np.where(valid, 0, scores.verdict.astype(np.int64) + 1)
     if scores.expected is None or scores.spread is None:
         return Rows(valid, reason, None, None)
     width = BAND_SIGMAS * scores.spread

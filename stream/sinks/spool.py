@@ -44,7 +44,7 @@ _MOST_BYTES: Final = 1 << 30
 class Entry:
     """A block as it was appended; ``segment`` and ``end`` are its place."""
 
-    text: str
+    text: bytes
     lines: int
     segment: Path
     end: int
@@ -113,14 +113,13 @@ class Spool:
             if lock is not None:
                 os.close(lock)
 
-    def append(self, text: str, lines: int) -> bool:
+    def append(self, text: bytes, lines: int) -> bool:
         """Hold a block behind all others; whether there was room within the bound.
 
         Raises ``OSError`` (a full disk), having taken nothing.
         """
-        raw = text.encode()
-        stored = zlib.compress(raw, 1)
-        head = _HEAD.pack(_MARK, len(stored), len(raw), lines, _crc(stored, len(raw), lines))
+        stored = zlib.compress(text, 1)
+        head = _HEAD.pack(_MARK, len(stored), len(text), lines, _crc(stored, len(text), lines))
         size = len(head) + len(stored)
         if self.size_bytes and self.size_bytes + size > self._max_bytes:
             return False
@@ -249,7 +248,7 @@ class Spool:
         return None
 
 
-def _entry(head: bytes, read: Callable[[int], bytes], left: int) -> tuple[str, int, int] | None:
+def _entry(head: bytes, read: Callable[[int], bytes], left: int) -> tuple[bytes, int, int] | None:
     """(text, lines, size) of an entry, of which ``left`` bytes may be there; None if it is not whole."""
     if len(head) < _HEAD.size:
         return None
@@ -260,11 +259,10 @@ def _entry(head: bytes, read: Callable[[int], bytes], left: int) -> tuple[str, i
     if _crc(stored, raw_size, lines) != crc:
         return None
     try:
-        raw = zlib.decompressobj().decompress(stored, raw_size + 1)
-        text = raw.decode()
-    except (zlib.error, UnicodeDecodeError):  # with the right sum: not of our making
+        text = zlib.decompressobj().decompress(stored, raw_size + 1)
+    except zlib.error:  # with the right sum: not of our making
         return None
-    return (text, lines, _HEAD.size + stored_size) if len(raw) == raw_size else None
+    return (text, lines, _HEAD.size + stored_size) if len(text) == raw_size else None
 
 
 def _count(path: Path, size: int, start: int = 0) -> int:

@@ -16,6 +16,7 @@ ROOT: Final = Path(__file__).parents[2]
 PARTS: Final = {
     "models/_steps.so": ("native/steps.c", "tests/unit/models/test_compiled_steps.py"),
     "stream/_readings.so": ("native/readings.c", "tests/unit/stream/test_columnar.py"),
+    "stream/_text.so": ("native/text.c", "tests/unit/stream/test_text.py"),
     "stream/_thin.so": ("native/thin.c", "tests/unit/stream/test_thin.py"),
 }
 FLAGS: Final = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-ffp-contract=off"]

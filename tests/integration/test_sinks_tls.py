@@ -65,7 +65,7 @@ async def test_influxdb_takes_lines_over_tls_from_who_trusts_it_and_gets_none_fr
     for wrong in ({"ca_file": keys / "other.pem"}, {"ca_file": None}, {"url": wrong_name}):
         client = InfluxClient(settings.model_copy(update=wrong))
         with pytest.raises(SinkUnavailable, match=r"(?i)certificate"):
-            await asyncio.to_thread(client.post, _LINE)
+            await asyncio.to_thread(client.post, _LINE.encode())
         client.close()
     assert influxdb.query("plant", "SELECT COUNT(score) FROM headrace_score")[0]["count"] == 6
 

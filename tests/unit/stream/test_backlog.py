@@ -106,7 +106,7 @@ async def give(sink: InfluxSink, batches: list[Scores]) -> float:
 
 
 def lines_of(batches: list[Scores]) -> list[str]:
-    return [line for scores in batches for line in score_lines(scores).split("\n")]
+    return [line for scores in batches for line in score_lines(scores).decode().split("\n")]
 
 
 async def test_an_outage_goes_to_the_disk_and_comes_back_in_order(

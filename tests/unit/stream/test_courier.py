@@ -197,7 +197,7 @@ async def test_what_is_no_text_of_ours_is_passed_over_and_said(
 ) -> None:
     waiting = on_disk(tmp_path)
     await waiting.open()
-    waiting._spool.append("what is this?", 1)
+    waiting._spool.append(b"what is this?", 1)
     await waiting.put(Parcel("a", "1"))
     assert [parcel.what for parcel in await waiting.next(1)] == ["1"]
     assert "passed over" in caplog.text

@@ -33,7 +33,7 @@ FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 
 
 def score_lines(scores: Scores, site: str = "") -> list[str]:
-    return lineprotocol.score_lines(scores, site).split("\n")
+    return lineprotocol.score_lines(scores, site).decode().split("\n")
 
 
 def split(line: str, at: str) -> list[str]:
