@@ -1,20 +1,21 @@
 """Scores as Kafka's record batches, made and compressed beside the event loop.
 
 aiokafka spends 20 us a record on its future and its queue, and compresses on the event loop with gzip's ninth level,
-which takes another 50 for a row of scores. Here a record takes 2, and gzip's first level 6, for a fifth more bytes.
+which takes another 50 for a row of scores. Here a record takes 2, and gzip's first level, which cramjam does in two
+thirds of zlib's time, 6 at most, for a fifth more bytes.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+import cramjam
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c
@@ -28,7 +29,6 @@ SCORE_HEADERS: Final = (("content-type", b"application/json"),)
 _BATCH_BYTES: Final = 256 << 10
 _LEVEL: Final = 1
 _GZIP: Final = 1
-_GZIP_FORMAT: Final = 31  # for zlib: gzip's header and trailer around it
 
 # A record batch of version 2: base offset, length, leader's epoch, magic, CRC, attributes, and so on up to its records.
 _LENGTH_AT: Final = 8
@@ -76,9 +76,8 @@ def _batches(rows: list[tuple[bytes, bytes]]) -> list[Pack]:
 def _compressed(batch: Any) -> Any:
     """The batch, closed, with its records compressed; aiokafka can do no other level of gzip than the ninth."""
     plain = bytes(batch._build())  # noqa: SLF001 (it offers no other way to the bytes)
-    gzip = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
     made = bytearray(plain[:_RECORDS_AT])
-    made += gzip.compress(plain[_RECORDS_AT:]) + gzip.flush()
+    made += bytes(cramjam.gzip.compress(plain[_RECORDS_AT:], level=_LEVEL))
     struct.pack_into(">i", made, _LENGTH_AT, len(made) - _LENGTH_AT - 4)
     struct.pack_into(">h", made, _ATTRIBUTES_AT, _GZIP)
     struct.pack_into(">I", made, _CRC_AT, calc_crc32c(bytes(made[_ATTRIBUTES_AT:])))
