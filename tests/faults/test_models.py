@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from models.train import train
 from stream.orders import Message, order_of, send
 from stream.pipeline import Pipeline
 from stream.plan import Plan, load_plan
+from stream.reader import read_records
 from stream.records import Record, to_json
 from stream.settings import KafkaSettings
 from stream.shelf import Shelf
@@ -79,13 +81,19 @@ def undisturbed(kafka: KafkaSettings, plan: Plan) -> tuple[set[bytes], set[bytes
                 shelf.fetch("quick", version)
     pipeline = Pipeline(plan, shelf)
     scores, alerts = set(), set()
-    for raw in read_all(kafka, plan.topics.readings):
-        if point := points.get(raw.partition, {}).get(raw.offset):
-            pipeline.switch(raw.partition, "quick", point.serving, point.candidate)
-        record = Record(raw.topic, raw.partition, raw.offset, raw.value, raw.key, raw.timestamp, ())
-        output = pipeline.process(raw.partition, [record])
-        scores |= {value for held in output.scores for _, value in score_rows(held, plan.site)}
-        alerts |= {to_json(alert) for alert in output.alerts}
+    for batch in read_records(kafka, plan.topics.readings):
+        partition, exchanges = batch[0].partition, points.get(batch[0].partition, {})
+        cuts = {0, *(place for place, raw in enumerate(batch) if raw.offset in exchanges), len(batch)}
+        for first, last in pairwise(sorted(cuts)):
+            if point := exchanges.get(batch[first].offset):
+                pipeline.switch(partition, "quick", point.serving, point.candidate)
+            records = [
+                Record(raw.topic, partition, raw.offset, raw.value, raw.key, raw.timestamp, ())
+                for raw in batch[first:last]
+            ]
+            output = pipeline.process(partition, records)
+            scores |= {value for held in output.scores for _, value in score_rows(held, plan.site)}
+            alerts |= {to_json(alert) for alert in output.alerts}
     return scores, alerts
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
 from stream.plan import TopicSettings
+from stream.reader import read_records
 from stream.settings import KafkaSettings
 
 NAMES = ("readings", "alerts", "scores", "dead_letters", "late", "state", "actions", "labels", "models")
@@ -161,14 +161,8 @@ def run(worker: Worker, *arguments: str) -> str:
 
 
 def read_all(kafka: KafkaSettings, topic: str) -> list[Any]:
-    """Every record of a topic."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, consumer_timeout_ms=3000, enable_auto_commit=False)
-    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    records = list(consumer)
-    consumer.close()
-    return records
+    """Every record that a topic holds now."""
+    return [record for batch in read_records(kafka, topic) for record in batch]
 
 
 def live_scores(kafka: KafkaSettings, topic: str) -> dict[tuple[str, str, str], tuple[float, bool]]:
