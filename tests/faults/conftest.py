@@ -20,7 +20,17 @@ from pathlib import Path
 
 import pytest
 from fault_record import Fault
-from server_fixtures import broker, influxdb, kafka, killable_kafka, own_plan, start_worker, topics  # noqa: F401
+from server_fixtures import (  # noqa: F401  # asked for by name
+    apache_broker,
+    broker,
+    embedded_broker,
+    influxdb,
+    kafka,
+    killable_kafka,
+    own_plan,
+    start_worker,
+    topics,
+)
 
 from models.datasets import Recording
 

