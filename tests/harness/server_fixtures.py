@@ -1,7 +1,7 @@
 """Fixtures over ``servers``, for the tests that need real ones.
 
 broker       bootstrap address; every test that asks for it runs on the embedded broker, and on Apache Kafka too
-             when KAFKA_JARS names a folder with its jars (deploy/kafka/fetch gets them)
+             when KAFKA_JARS names a folder with its jars (deploy/kafka/fetch gets them); see one_broker
 kafka        settings for it, with a consumer group of the test's own
 topics       topic names of the test's own, already created on ``broker``
 influxdb     InfluxDB 1.6 from Debian; nginx makes its /write answer to InfluxDB 2's /api/v2/write
@@ -13,6 +13,7 @@ start_worker starts ``headrace worker`` for a plan; killed at the end
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,8 +49,14 @@ def apache_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session", params=["embedded", "apache"])
 def broker(request: pytest.FixtureRequest) -> str:
     # started once by each process of tests: a parameter's own server would end whenever a test asks for the other
-    address: str = request.getfixturevalue(f"{request.param}_broker")
+    name = request.param if request.param != "at hand" else "apache" if os.environ.get("KAFKA_JARS") else "embedded"
+    address: str = request.getfixturevalue(f"{name}_broker")
     return address
+
+
+#: For a test that is about something else than Kafka, which its comment says: on Apache Kafka where that is at hand (it
+#: takes a worker in at once), else on the embedded broker.
+one_broker = pytest.mark.parametrize("broker", ["at hand"], indirect=True)
 
 
 @pytest.fixture

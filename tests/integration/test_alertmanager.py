@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from server_fixtures import one_broker
 from servers import Server, alertmanager_server, fetch, free_port
 from worker_process import Worker, run
 
@@ -130,6 +131,7 @@ async def test_what_nobody_sends_again_ends_and_what_is_sent_again_does_not(
 
 
 @pytest.mark.broker
+@one_broker  # it is about Alertmanager
 def test_a_real_workers_fault_is_active_until_the_worker_is_killed_and_again_when_it_is_back(
     alertmanager: Alertmanager,
     own_plan: Path,

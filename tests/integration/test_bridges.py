@@ -11,6 +11,7 @@ import pytest
 from bridge_fixtures import OPCUA, SIGNALS, SPARKPLUG, alerts_of, road
 from plants import BridgeProcess, EdgeNode, OpcuaPlant, opcua_server, rows
 from roads import draw
+from server_fixtures import one_broker
 from servers import Server
 from worker_process import Worker, run
 
@@ -23,6 +24,7 @@ pytest.importorskip("asyncua", reason="the OPC UA bridge comes with headrace[opc
 pytestmark = [pytest.mark.broker, pytest.mark.servers, pytest.mark.timeout(280)]
 
 
+@one_broker  # the bridges' own tests lose nothing on both
 def test_the_same_alerts_whatever_the_road(
     plan: Plan,
     kafka: KafkaSettings,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from feeder import Feeder, wait_committed
+from server_fixtures import one_broker
 from worker_process import Worker, read_all, run, write_plan
 
 from models.datasets import Recording
@@ -50,7 +51,7 @@ WARM_UP = 49
 
 
 # two minutes: what a broker does for it (orders read, versions exchanged) test_learning and the faults try on each
-@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+@one_broker
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the growing process in /proc")
 def test_a_stream_without_history_is_watched_at_once_and_grows_a_model(
     kafka: KafkaSettings,

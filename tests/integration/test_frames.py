@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kafka import KafkaProducer
+from server_fixtures import one_broker
 from worker_process import Worker, backtest_scores, live_scores, read_all, run, write_plan
 
 from models.datasets import Recording
@@ -32,6 +33,7 @@ def published(worker: Worker, plan: Path) -> list[dict[str, Any]]:
     return sorted((json.loads(line) for line in lines), key=lambda alert: (alert["id"], alert["sequence"]))
 
 
+@one_broker  # it is about how records are read
 def test_replayed_as_frames_gives_the_same_scores_and_alerts(
     plan: Plan,
     kafka: KafkaSettings,
@@ -82,6 +84,7 @@ def test_replayed_as_frames_gives_the_same_scores_and_alerts(
     assert scores == backtest_scores(out)
 
 
+@one_broker  # likewise
 def test_a_refused_frame_is_one_dead_letter_and_costs_its_neighbours_nothing(
     own_plan: Path,
     kafka: KafkaSettings,

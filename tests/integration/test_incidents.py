@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from receiver import Receiver
+from server_fixtures import one_broker
 from worker_process import Worker, run
 
 from models.datasets import Recording
@@ -26,6 +27,7 @@ def receiver() -> Iterator[Receiver]:
     made.stop()
 
 
+@one_broker  # test_control tells every reader of a topic all, on both
 def test_both_workers_show_the_whole_incident(
     own_plan: Path,
     start_worker: Callable[..., Worker],
@@ -72,6 +74,7 @@ def test_both_workers_show_the_whole_incident(
     assert (first.stop(), second.stop()) == (0, 0)
 
 
+@one_broker  # it is about webhooks
 def test_what_was_to_be_told_when_a_worker_was_killed_is_told_by_the_next(
     own_plan: Path,
     start_worker: Callable[..., Worker],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kafka.partitioner.default import murmur2
+from server_fixtures import one_broker
 from worker_process import Worker, run
 
 from models.datasets import Recording
@@ -27,6 +28,7 @@ def partition(asset: str) -> int:
     return int(murmur2(asset.encode()) & 0x7FFFFFFF) % 4
 
 
+@one_broker  # test_control reads topics of orders on both, and the faults crash workers on both
 def test_an_alert_is_acknowledged_labelled_shelved_and_resolved_over_a_crash(
     own_plan: Path,
     start_worker: Callable[..., Worker],

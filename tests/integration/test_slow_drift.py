@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from server_fixtures import one_broker
 from worker_process import Worker, run, write_plan
 
 from models.datasets import Recording
@@ -44,6 +45,7 @@ def recording(asset: str, days: int, seed: int, per_day: float = 0.0) -> Recordi
     return Recording(asset, START_MS + rows * STEP_MS, ("bearing", "flow", "heat"), values, None)
 
 
+@one_broker  # it is about what is learnt; test_worker goes on after a restart on both
 def test_a_slow_fault_stays_alarmed_over_a_restart_and_is_never_learnt(
     tmp_path: Path,
     kafka: KafkaSettings,

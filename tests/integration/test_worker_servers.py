@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from server_fixtures import one_broker
 from worker_process import Worker, live_scores, run
 
 from models.datasets import Recording
@@ -27,6 +28,7 @@ def fetch(url: str, **query: str) -> bytes:
         return bytes(answer.read())
 
 
+@one_broker  # it is about InfluxDB and Prometheus
 def test_points_and_series_of_a_real_run_are_read_back(
     own_plan: Path,
     kafka: KafkaSettings,
@@ -73,6 +75,7 @@ def test_points_and_series_of_a_real_run_are_read_back(
     assert {row["state"] for row in alerts} >= {"open", "resolved"}
 
 
+@one_broker  # it is about VictoriaMetrics
 def test_the_same_worker_writes_to_victoriametrics(
     own_plan: Path,
     start_worker: Callable[..., Worker],
