@@ -59,11 +59,19 @@ def made(name, signals):
     return registry.create(name, signals=signals, config=config)
 
 
-@functools.cache
+def fitted(name, signals):
+    """A detector that has learnt, and what it told of its progress meanwhile."""
+    detector, told = made(name, signals), []
+    stretches, held_back = [plant(300, signals), plant(150, signals, seed=1)], [plant(150, signals, seed=2)]
+    detector.fit(stretches, held_back, seed=5, progress=lambda *step: told.append(step))
+    return detector, told
+
+
+kept = functools.cache(fitted)
+
+
 def trained(name, signals=3):
-    detector = made(name, signals)
-    detector.fit([plant(300, signals), plant(150, signals, seed=1)], [plant(150, signals, seed=2)], seed=5)
-    return detector
+    return kept(name, signals)[0]
 
 
 @functools.cache
@@ -223,12 +231,10 @@ def test_an_untrained_detector_says_so(name):
 
 @each
 def test_the_same_seed_learns_the_same_weights(name):
-    def learnt():
-        detector = made(name, 3)
-        detector.fit([plant(300, 3), plant(150, 3, seed=1)], [plant(150, 3, seed=2)], seed=5)
-        return {key: array.tobytes() for key, array in detector.weights().items()}
-
-    assert learnt() == learnt() == {key: array.tobytes() for key, array in trained(name).weights().items()}
+    once, again = trained(name).weights(), fitted(name, 3)[0].weights()
+    assert {key: array.tobytes() for key, array in once.items()} == {
+        key: array.tobytes() for key, array in again.items()
+    }
 
 
 @each
@@ -328,8 +334,7 @@ def test_constant_and_missing_signals_break_nothing(name):
 
 @each
 def test_progress_is_told(name):
-    told = []
-    made(name, 3).fit([plant(300, 3)], [plant(120, 3)], progress=lambda *step: told.append(step))
+    _, told = kept(name, 3)
     assert told
     assert all(0 < done <= total and isinstance(note, str) for done, total, note in told)
 
