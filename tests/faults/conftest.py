@@ -7,7 +7,7 @@
 
 ``make faults`` runs them all (``ARGS="--only 1"`` one of them) and prints the records as a table; a run of pytest that
 finds ``HEADRACE_FAULTS_JSON`` in its environment adds a JSON line a test to that file. ``HEADRACE_FAULTS_LONG=1`` asks
-for the long forms (the fixture ``long``), ``HEADRACE_FAULTS_SOAK_MINUTES`` for a soak of another length than ten
+for the long forms (the fixture ``long``), ``HEADRACE_FAULTS_SOAK_MINUTES`` for a soak of another length than seven
 minutes.
 """
 
@@ -100,8 +100,8 @@ def long() -> bool:
 
 @pytest.fixture(scope="session")
 def soak_minutes(long: bool) -> float:
-    """How long the soak is: ten minutes, an hour in its long form."""
-    return float(os.environ.get("HEADRACE_FAULTS_SOAK_MINUTES") or (60 if long else 10))
+    """How long the soak is: seven minutes, an hour in its long form."""
+    return float(os.environ.get("HEADRACE_FAULTS_SOAK_MINUTES") or (60 if long else 7))
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__, add_help=True)
     parser.add_argument("--only", action="append", type=int, default=[], metavar="N", help="this fault (or more)")
     parser.add_argument("--long", action="store_true", help="the long forms: an hour for the soak, minutes for others")
-    parser.add_argument("--soak-minutes", type=float, metavar="M", help="length of the soak (10; 60 with --long)")
+    parser.add_argument(
+        "--soak-minutes",
+        type=float,
+        metavar="M",
+        help="length of the soak (7; 60 with --long)",
+    )
     parser.add_argument("--times", type=int, default=1, help="so many runs after each other (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the records, one JSON object a line")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")

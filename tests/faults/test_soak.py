@@ -52,7 +52,7 @@ def test_nothing_grows(
     time.sleep(SETTLES_S)
     at_s: list[float] = []
     samples: list[tuple[float, int, int, float]] = []
-    while time.monotonic() < end or len(samples) < 60:
+    while time.monotonic() < end or len(samples) < 120:  # four minutes: see test_growth
         tasks = worker.metric("headrace_event_loop_tasks")
         at_s.append(time.monotonic())
         samples.append((worker.memory_mb(), worker.threads(), worker.files(), tasks))
@@ -68,6 +68,6 @@ def test_nothing_grows(
     assert grown < MOST_MB_AN_HOUR, f"{grown:+.1f} MB an hour: {half_minutes}"
     for name, held in zip(("threads", "files", "tasks"), others, strict=True):
         more = slope(hours, held) * hours[-1]  # over all of it: tasks come and go by a handful at any moment
-        assert more < 3, f"{more:.1f} more {name}: {held}"
+        assert more < 2, f"{more:.1f} more {name}: {held}"
     fault.tried()
     fault.note = f"{memory_mb[-1]:.0f} MB at the end, {grown:+.0f} MB an hour over {60 * hours[-1]:.0f} min"

@@ -28,6 +28,15 @@ def test_a_sawtooth_of_the_collector_has_none():
     assert abs(slope(HOURS, memory_mb)) < 4
 
 
+def test_four_minutes_which_a_soak_has_at_the_least_tell_a_leak_from_none():
+    hours, random = HOURS[:120], np.random.default_rng(5)
+    noise_mb = random.normal(0, 0.3, len(hours))
+    garbage_mb = 3.0 * ((hours * 60) % 1.5) / 1.5
+    assert slope(hours, 117 + 40 * hours + noise_mb) > 30
+    assert abs(slope(hours, 117 + noise_mb)) < 10
+    assert abs(slope(hours, 117 + garbage_mb)) < 15
+
+
 def test_too_few_samples_have_no_slope():
     with pytest.raises(ValueError, match="47 samples"):
         slope(HOURS[:47], HOURS[:47])
