@@ -305,15 +305,13 @@ static inline void fetch(const Work *work, const uint8_t *p, int far) {
 static const uint8_t *asset(const Work *work, const uint8_t *p, Found *found) {
     const uint8_t *begin = p;
     uint64_t hash = work->seed;
-    int beyond = 0;
     for (; *p != '"'; p++) {
-        if (*p < 0x20 || *p == 0x7F || *p == '\\') return NULL;
-        beyond |= *p > 0x7E;
+        if (*p < 0x20 || *p > 0x7E || *p == '\\') return NULL; /* whether others are printable, Python has to say */
         hash = hashed(hash, *p);
     }
     hash = finished(hash);
     int64_t length = p - begin;
-    if (found->asset || !length || (!beyond && length > work->max_name)) return NULL;
+    if (found->asset || !length || length > work->max_name) return NULL;
     found->asset = begin;
     found->asset_length = length;
     found->asset_hash = hash;
@@ -326,7 +324,6 @@ static const uint8_t *asset(const Work *work, const uint8_t *p, Found *found) {
             break;
         }
     }
-    if (beyond && found->asset_number < 0) return NULL; /* whether it is printable, Python has to say */
     return p + 1;
 }
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import compiled_steps
 from models.compiled import SWITCH, address, library
 from models.compiled_steps import Judged, Steps, best_level
 from models.innovation import Yardstick
@@ -22,7 +23,7 @@ def opened():
 
 
 def levels():
-    return range(best_level(opened()) + 1)
+    return range(opened().headrace_steps_level() + 1)
 
 
 def body_of(rng, cell, signals, units, layers, lags):
@@ -171,3 +172,16 @@ def test_without_the_library_it_goes_the_other_way(monkeypatch):
         assert Stepper(body_of(rng, "GRU", 3, 5, 1, 2), yardstick_of(rng, 3))._steps is None
     finally:
         library.cache_clear()
+
+
+def test_an_instruction_set_that_goes_wrong_here_is_not_used(monkeypatch, caplog):
+    best_level.cache_clear()
+    assert best_level() == opened().headrace_steps_level()  # all that this CPU has go right
+    trial = compiled_steps._trial
+    monkeypatch.setattr(compiled_steps, "_trial", lambda level: trial(level) * (1.01 if level else 1.0))
+    best_level.cache_clear()
+    try:
+        assert best_level() == 0
+    finally:
+        best_level.cache_clear()
+    assert len(caplog.records) == opened().headrace_steps_level()
