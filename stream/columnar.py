@@ -148,13 +148,13 @@ class Reader:
         present = self._present[: work.present_count].copy()
         self._learn()
         readings = Readings(
-            names=tuple(self._names.take(present).tolist()),  # of many, half the time of a list
+            # of many, an array gives them in half the time of a list
+            names=Numbered.of(self._names.take(present).tolist(), self._book, present),
             asset=rows.codes[:taken],
             at_ms=rows.at_ms[:taken],
             signals=self._signals,
             values=rows.values[:taken],
             record=rows.records[:taken],
-            numbered=Numbered(self._book, present),
         )
         return Found(readings, left[: work.left_count].tolist(), work.unknown)
 

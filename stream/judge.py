@@ -20,7 +20,7 @@ from stream.episode import Opinion
 from stream.grid import Cells
 from stream.heat import heat_maps
 from stream.lane import Lane
-from stream.records import Alert, Bool, Float32, Float64, Int32, Int64, Scores, Windows
+from stream.records import Alert, Bool, Float32, Float64, Int32, Int64, Numbered, Scores, Windows
 from stream.reorder import Rows
 from stream.score import carry, score
 from stream.sinks.rows import take
@@ -49,6 +49,8 @@ class Present:
                 return self.names
             order = np.argsort(here)
             if np.array_equal(here.take(order), slots):
+                if isinstance(self.names, Numbered):
+                    return self.names.take(order)
                 return tuple(map(self.names.__getitem__, order.tolist()))
         return tuple([lane.names[slot] for slot in slots.tolist()])  # some only now, or others than came
 

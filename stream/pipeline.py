@@ -336,11 +336,11 @@ class Pipeline:
 
     def _admit(self, partition: int, state: Partition, readings: Readings) -> Int32:
         """The partition's index of each of ``readings.names``; new assets get their lanes."""
-        codes = self._whereabouts.find(partition, readings, state.index)
+        codes = self._whereabouts.find(partition, readings.names, state.index)
         for place in np.flatnonzero(codes < 0).tolist():
             codes[place] = state.admit(readings.names[place])
             self._fitting.open_lanes(state, int(codes[place]))
-        self._whereabouts.keep(partition, readings, codes)
+        self._whereabouts.keep(partition, readings.names, codes)
         state.touched.update(np.unique(codes // state.size).tolist())
         return codes
 

@@ -9,9 +9,9 @@ pipeline for a person (an alert) or for repair (a dead letter) becomes an object
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, overload
+from typing import Annotated, Any, Literal, Protocol, Self, overload
 
 import msgspec
 import numpy as np
@@ -92,18 +92,32 @@ def payloads(records: Sequence[RawRecord]) -> list[bytes | None]:
     return [record.value for record in (records.raw if isinstance(records, Fetched) else records)]
 
 
-class Numbered(NamedTuple):
-    """Numbers of names: the same name has the same number for as long as ``book`` is the same object."""
+class Numbered(tuple[str, ...]):
+    """Names that whoever read them has numbered: the same name has the same number for as long as ``book`` is the same.
+
+    What makes other names of these makes a plain tuple, so numbers never stand beside names that are not theirs.
+    """
 
     book: object
     numbers: Int32
+
+    @classmethod
+    def of(cls, names: Iterable[str], book: object, numbers: Int32) -> Self:
+        """``names`` with their ``numbers`` (name,)."""
+        held = cls(names)
+        held.book, held.numbers = book, numbers
+        return held
+
+    def take(self, places: Int64) -> Self:
+        """Those at ``places``, in that order."""
+        return self.of(map(self.__getitem__, places.tolist()), self.book, self.numbers.take(places))
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
     """A batch of readings as columns.
 
-    names      the assets that occur, in order of first sight
+    names      the assets that occur, in order of first sight; ``Numbered``, if who read them has numbered them
     asset      (reading,) int32, index into ``names``
     at_ms      (reading,) int64, when it was observed, epoch milliseconds
     signals    names of the columns of ``values``
@@ -111,7 +125,6 @@ class Readings:
     record     (reading,) int32, index of the record of the batch that it came in
     bad        (reading, signal) bool, where the source called a value bad; None: nowhere
     pictures   pixels (row, column) uint8 by the index of the record they came in; empty where readings are numbers
-    numbered   (name,) numbers that whoever read them gave to the names, None where it gave none
     """
 
     names: tuple[str, ...]
@@ -122,7 +135,6 @@ class Readings:
     record: Int32
     bad: Bool | None = None
     pictures: Mapping[int, UInt8] = field(default_factory=dict)
-    numbered: Numbered | None = None
 
     def __len__(self) -> int:
         return len(self.at_ms)
@@ -138,7 +150,6 @@ class Readings:
             self.record[chosen],
             None if self.bad is None else self.bad[chosen],
             self.pictures,
-            self.numbered,
         )
 
 

@@ -47,6 +47,7 @@ from stream.swap import Swap
 from stream.topics import ensure_topics
 from stream.watchdog import Watchdog
 from stream.web import Health
+from stream.whereabouts import Whereabouts
 
 #: Of glibc's malloc.h; arrays up to so many bytes come from the heap.
 _M_TRIM_THRESHOLD: Final = -1
@@ -65,13 +66,14 @@ class ThinningPipeline(Pipeline):
         super().__init__(plan, shelf)
         self._settings = plan.thinning
         self._thinners: dict[int, Thinner] = {}
+        self._kept_at: dict[str, Whereabouts] = {}
 
     def process(self, partition: int, records: Sequence[RawRecord]) -> Output:
         """One partition's batch of records, in the order of their offsets."""
         output = super().process(partition, records)
         thinner = self._thinners.get(partition)
         if thinner is None:
-            thinner = self._thinners[partition] = Thinner(self._settings)
+            thinner = self._thinners[partition] = Thinner(self._settings, self._kept_at)
         return thinner.apply(output)
 
     def keep_only(self, partitions: set[int]) -> None:
@@ -92,7 +94,7 @@ class ThinningPipeline(Pipeline):
 
     def restore(self, partition: int, image: Image) -> Restored:
         """Begin a partition with what a snapshot has of it."""
-        thinner = Thinner(self._settings)
+        thinner = Thinner(self._settings, self._kept_at)
         for block in image.blocks.values():
             for lane in block.lanes:
                 thinner.put(lane.detector, [block.names[place] for place in lane.places.tolist()], lane.arrays)

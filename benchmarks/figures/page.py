@@ -1,7 +1,7 @@
 """What the live page costs a reading while nobody looks: its share of what the pipeline takes for the same readings.
 
-Batches of readings go through the pipeline and their output into the page's memory, in turns. Dearest is a reading of
-another asset each time, as the page looks up each asset of a batch once.
+Batches of records go through the pipeline, bytes to verdicts, and their output into the page's memory, in turns.
+Dearest is a reading of another asset each time, as the page looks up each asset of a batch once.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from figures.figure import Budget, Cost, Figure, Measured, interleave, middle, ratio, timed
-from figures.plant import Fleet, plan_for, write_artifact
+from figures.plant import Fleet, as_records, plan_for, write_artifact
 from stream.pipeline import Pipeline
-from stream.records import Output
+from stream.records import Output, Record
 from stream.shelf import Shelf
 from stream.sinks.page import PageSettings
 
@@ -39,13 +39,20 @@ def _share(pipeline: Pipeline, assets: int, budget: Budget) -> Measured:
     fleet, rows = Fleet(assets), _BATCH // assets
     board = PageSettings().board(site="", units={})
     output = Output()
+    offset = 0
+
+    def records() -> list[Record]:
+        nonlocal offset
+        offset += _BATCH
+        return as_records(fleet.payloads(rows), offset - _BATCH)
+
     while not any(len(scores) == _BATCH for scores in output.scores):  # until windows are full
-        output = pipeline.run(0, fleet.readings(rows))
+        output = pipeline.process(0, records())
     board.take(output)  # the first sight of an asset costs more, once
 
     def judge() -> Cost:
-        readings = fleet.readings(rows)
-        return timed(lambda: pipeline.run(0, readings))
+        held = records()
+        return timed(lambda: pipeline.process(0, held))
 
     costs, rounds = interleave({"pipeline": judge, "page": lambda: timed(lambda: board.take(output))}, budget)
     each = {name: middle(held).per(_BATCH).cpu_s * 1e9 for name, held in costs.items()}

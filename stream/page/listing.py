@@ -1,6 +1,6 @@
 """The newest score of every asset by every detector: what the list of assets shows.
 
-A batch is taken in with numpy, one look-up in a dictionary for each asset in it; what the states are is worked out only
+A batch is taken in with numpy; what the states are is worked out only
 when somebody asks.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Final
 
 import numpy as np
 
 from stream.records import Float64, Int64, Scores
+from stream.whereabouts import Whereabouts
 
 #: The states of an asset, the worst first. ``rising``: over a threshold, but no alert (yet); ``silent``: nothing has
 #: come for much longer than usual; ``blind``: no detector had a usable value.
@@ -74,6 +74,7 @@ class Listing:
     _pause_s: Float64 = field(default_factory=lambda: np.zeros(0))
     _order: Int64 | None = None
     _swept_s: float = float("-inf")
+    _whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -145,7 +146,7 @@ class Listing:
 
     def _codes(self, names: Sequence[str]) -> Int64:
         """The place of each; -1 for those that are not listed."""
-        return np.fromiter(map(self._index.get, names, repeat(-1)), np.int64, len(names))
+        return self._whereabouts.find(0, names, self._index).astype(np.int64)
 
     def _ordered(self) -> Int64:
         """By name, numbers in them by value; worked out anew only when there are others."""
@@ -188,6 +189,7 @@ class Listing:
             self._tables[detector] = _Newest(grown.at_ms[codes], grown.score[codes], grown.threshold[codes])
         self._seen_s, self._pause_s = self._seen_s[codes], self._pause_s[codes]
         self._index = {name: code for code, name in enumerate(names)}
+        self._whereabouts.forget()
         self._keys = [self._keys[code] for code in codes.tolist()]
         self._order = None
         self.full = False

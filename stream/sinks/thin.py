@@ -19,7 +19,7 @@ import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import compress, repeat
+from itertools import compress, count, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -29,9 +29,12 @@ from stream.plan import ThinningSettings
 from stream.records import Bool, Float64, Int64, Output, Scores
 from stream.sinks.rows import take
 from stream.state import BESIDE, Array
+from stream.whereabouts import Whereabouts
 
 _NEVER = np.iinfo(np.int64).min
 _REMEMBERED: Final = ("slot", "status", "score")
+#: A number for each thinner, never used again: what was shared of one that is gone is nobody's.
+_KEEPERS: Final = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,14 @@ class _Last:
 
 
 class Thinner:
-    """Thins the scores of one partition. It remembers four numbers for each asset and detector."""
+    """Thins the scores of one partition. It remembers four numbers for each asset and detector.
 
-    def __init__(self, settings: ThinningSettings) -> None:
+    ``whereabouts``, by detector, may be shared by the thinners of all partitions.
+    """
+
+    def __init__(self, settings: ThinningSettings, whereabouts: dict[str, Whereabouts] | None = None) -> None:
+        self._whereabouts = {} if whereabouts is None else whereabouts
+        self._keeper = next(_KEEPERS)
         self._every_ms = max(round(settings.every_s * 1000), 1)
         self._change = settings.change
         self._last: dict[str, _Last] = {}
@@ -143,7 +151,7 @@ class Thinner:
     def _kept(self, scores: Scores) -> Int64:
         """The rows of ``scores``, sorted by asset and time, that are to be kept."""
         last = self._last.setdefault(scores.detector, _Last())
-        codes = last.codes(scores.names, self._every_ms)
+        codes = self._codes(scores.detector, last, scores.names)
         call = _compiled()
         if call is None:
             return self._kept_by_columns(scores, last, codes)
@@ -157,6 +165,15 @@ class Thinner:
         change = np.nan if self._change is None else self._change
         of = _Thinning(len(scores), *map(address, held), self._every_ms, change, address(kept))
         return kept[: call(ctypes.byref(of))]
+
+    def _codes(self, detector: str, last: _Last, names: tuple[str, ...]) -> Int64:
+        """The index of each name; new ones are admitted."""
+        whereabouts = self._whereabouts.setdefault(detector, Whereabouts())
+        codes = whereabouts.find(self._keeper, names, last.index)
+        if len(codes) and codes.min() < 0:
+            codes = last.codes(names, self._every_ms).astype(np.int32)
+            whereabouts.keep(self._keeper, names, codes)
+        return codes.astype(np.int64)
 
     def _kept_by_columns(self, scores: Scores, last: _Last, codes: Int64) -> Int64:
         """The same in numpy."""

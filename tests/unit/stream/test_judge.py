@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.judge import Present
+from stream.records import Numbered
 
 
 class Watching:
@@ -27,7 +28,13 @@ class Watching:
 @given(st.permutations(range(9)), st.lists(st.integers(0, 8), unique=True), st.lists(st.integers(0, 8), unique=True))
 def test_names_are_those_that_the_lane_remembers(slots: list[int], came: list[int], judged: list[int]) -> None:
     lane: Any = Watching(slots)
-    present = Present(tuple(f"pump-{index}" for index in came), np.array(came, dtype=np.int32))
+    names = Numbered.of([f"pump-{index}" for index in came], object(), np.array(came, np.int32))
+    present = Present(names, np.array(came, dtype=np.int32))
     for assets in (came, judged):  # as a rule those that came are judged; some were held back, or come later
         wanted = np.sort(lane.slots[np.array(assets, dtype=np.int32)])
-        assert present.names_of(lane, wanted) == tuple(lane.names[slot] for slot in wanted.tolist())
+        found = present.names_of(lane, wanted)
+        assert found == tuple(lane.names[slot] for slot in wanted.tolist())
+        if isinstance(found, Numbered):
+            assert found == tuple(f"pump-{number}" for number in found.numbers.tolist())
+        else:
+            assert sorted(assets) != sorted(came)

@@ -15,7 +15,7 @@ from stream.page.alerts import AlertBook
 from stream.page.board import ALERTS_KEPT, ASSETS_SHOWN, Board
 from stream.page.listing import STATES
 from stream.page.recent import ROWS, Recent
-from stream.records import Alert, Output, Scores
+from stream.records import Alert, Numbered, Output, Scores
 
 MakeScores = Callable[..., Scores]
 MakeAlert = Callable[..., Alert]
@@ -116,12 +116,20 @@ def test_a_hundred_thousand_assets_take_no_more_than_was_said(clock: Clock, make
     assert board.asset("pump-99999") is not None  # not listed, but its rows are still there
 
 
-def test_long_silent_assets_make_room_for_new_ones(clock: Clock, make_scores: MakeScores) -> None:
-    board = Board(most_assets=4, clock=clock, wall=clock)
-    for names in (("a", "b"), ("c", "d")):
-        board.take(Output(scores=(make_scores(names=names),)))
+@pytest.mark.parametrize("numbered", [False, True])
+def test_long_silent_assets_make_room_for_new_ones(numbered: bool, clock: Clock, make_scores: MakeScores) -> None:
+    board, book = Board(most_assets=4, clock=clock, wall=clock), object()
+
+    def take(*names: str) -> None:
+        numbers = np.array([ord(name) for name in names], np.int32)
+        held = Numbered.of(names, book, numbers) if numbered else names
+        board.take(Output(scores=(make_scores(names=held),)))
+
+    for names in ("ab", "cd"):
+        take(*names)
         clock.now_s += 3000
-    board.take(Output(scores=(make_scores(names=("e", "f")),)))
+    take("e", "f")
+    take("d", "c")  # where they are now
     assert set(states(board)) == {"c", "d", "e", "f"}
     assert not board.listing.full
 

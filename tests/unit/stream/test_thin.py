@@ -6,6 +6,7 @@ import itertools
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from models.datasets import Recording
 from stream.plan import Plan, ThinningSettings
-from stream.records import Output, Record, Scores
+from stream.records import Numbered, Output, Record, Scores
 from stream.sinks import thin
 from stream.sinks.messages import all_messages
 from stream.sinks.rows import take
@@ -107,6 +108,18 @@ def test_keeps_what_the_rule_says_however_it_is_cut(
     assert numbers(Thinner(settings).thin(scores_of(rows))) == expected
     thinner = Thinner(settings)
     assert sorted(number for part in cut(scores_of(rows), at) for number in numbers(thinner.thin(part))) == expected
+
+
+@given(ROWS, st.lists(st.integers(0, 60), max_size=6))
+def test_numbered_names_are_the_same_names(rows: list[Row], at: list[int]) -> None:
+    """Of two partitions with the same assets, which share where those of the other were last found."""
+    settings = ThinningSettings(every_s=2.0)
+    shared: dict[str, Any] = {}
+    numbered, plain = [Thinner(settings, shared) for _ in range(2)], [Thinner(settings) for _ in range(2)]
+    names = Numbered.of(NAMES, object(), np.array([7, 2, 40], np.int32))
+    for part in cut(scores_of(rows), at):
+        for ours, theirs in zip(numbered, plain, strict=True):
+            assert numbers(ours.thin(replace(part, names=names))) == numbers(theirs.thin(part))
 
 
 @example_settings(max_examples=100, deadline=None)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.records import Numbered, Readings
+from stream.records import Numbered
 from stream.whereabouts import Whereabouts
 
 EVENTS = st.lists(
@@ -14,13 +14,6 @@ EVENTS = st.lists(
     ),
     max_size=40,
 )
-
-
-def batch(names: tuple[str, ...], numbered: Numbered | None) -> Readings:
-    nothing = np.zeros(0)
-    return Readings(
-        names, nothing.astype("i4"), nothing.astype("i8"), (), nothing, nothing.astype("i4"), None, {}, numbered
-    )
 
 
 @given(EVENTS)
@@ -39,9 +32,9 @@ def test_an_asset_is_found_where_the_dictionary_has_it(events: list[tuple[str, i
             book, shift = object(), shift + 7  # other numbers for the same names
         else:
             numbers = np.array([(asset + shift) % 31 for asset in assets], np.int32)
-            readings = batch(names, Numbered(book, numbers) if what == "batch" else None)
-            found = whereabouts.find(partition, readings, index)
+            given = Numbered.of(names, book, numbers) if what == "batch" else names
+            found = whereabouts.find(partition, given, index)
             assert found.tolist() == [index.get(name, -1) for name in names]
             for place in np.flatnonzero(found < 0).tolist():
                 found[place] = index[names[place]] = next(at for at in range(99) if at not in index.values())
-            whereabouts.keep(partition, readings, found)
+            whereabouts.keep(partition, given, found)
