@@ -1,7 +1,7 @@
-/* Plain JSON readings and frames to columns, in one pass over their bytes.
+/* Plain JSON readings and frames, and packed frames, to columns, in one pass over their bytes.
  *
- * Called from stream/columnar.py, which owns every array. A record is taken only where what stream/sources/json.py and
- * frame.py would make of it is beyond doubt; any other (an escape, a name that needs more than ASCII, a bad quality, a
+ * Called from stream/columnar.py, which owns every array. A record is taken only where what stream/sources/json.py,
+ * frame.py and packed.py would make of it is beyond doubt; any other (an escape, a name that needs more than ASCII, a bad quality, a
  * time in a rare form, an error) is left to them, whole. So nothing here reports an error, and nothing here is guessed.
  *
  * Memory: the records lie end to end and PAD zero bytes behind the last, which no loop passes: they all stop at a byte
@@ -36,7 +36,7 @@ typedef struct {
     int64_t width;
     int64_t earliest_ms, latest_ms, unit_ms;
     int64_t max_rows, max_name;
-    int64_t singles; /* whether a record may be one reading: 0 takes frames alone */
+    int64_t kinds; /* of records that are taken, added up: SINGLE, FRAME, PACKED */
     const uint64_t *powers; /* five to the power of FIRST_POWER and up, 128 bits each, the high half first */
     /* the names of assets that were ever seen: open addressing over `slots`, which holds numbers from 1 */
     int32_t *slots;
@@ -62,6 +62,7 @@ typedef struct {
 } Work;
 
 enum { LEFT = 0, TAKEN = 1, NO_ROOM = 2 };
+enum { SINGLE = 1, FRAME = 2, PACKED = 4 };
 
 static inline int is_digit(uint8_t byte) { return (uint8_t)(byte - '0') < 10; }
 
@@ -279,7 +280,7 @@ typedef struct {
     int64_t asset_length, asset_number; /* -1: not known yet */
     uint64_t asset_hash;
     int64_t rows, watched, unknown;
-    int framed, timed, valued, others;
+    int framed, timed, valued, judged, others;
     const uint8_t *other[MOST_OTHERS];
     int64_t other_length[MOST_OTHERS];
 } Found;
@@ -301,20 +302,12 @@ static inline void fetch(const Work *work, const uint8_t *p, int far) {
         __builtin_prefetch(&work->names[*slot - 1], 1);
 }
 
-/* The asset's name, behind the opening quote. */
-static const uint8_t *asset(const Work *work, const uint8_t *p, Found *found) {
-    const uint8_t *begin = p;
-    uint64_t hash = work->seed;
-    for (; *p != '"'; p++) {
-        if (*p < 0x20 || *p > 0x7E || *p == '\\') return NULL; /* whether others are printable, Python has to say */
-        hash = hashed(hash, *p);
-    }
-    hash = finished(hash);
-    int64_t length = p - begin;
-    if (found->asset || !length || length > work->max_name) return NULL;
+/* The asset is the one of this name, which is plain; 0 where it cannot be. */
+static int known(const Work *work, const uint8_t *begin, int64_t length, uint64_t hash, Found *found) {
+    if (found->asset || !length || length > work->max_name) return 0;
     found->asset = begin;
     found->asset_length = length;
-    found->asset_hash = hash;
+    found->asset_hash = hash = finished(hash);
     found->asset_number = -1;
     for (uint64_t slot = hash & (uint64_t)work->slots_mask; work->slots[slot]; slot = (slot + 1) & (uint64_t)work->slots_mask) {
         int64_t candidate = work->slots[slot] - 1;
@@ -324,7 +317,28 @@ static const uint8_t *asset(const Work *work, const uint8_t *p, Found *found) {
             break;
         }
     }
-    return p + 1;
+    return 1;
+}
+
+/* The asset's name, behind the opening quote. */
+static const uint8_t *asset(const Work *work, const uint8_t *p, Found *found) {
+    const uint8_t *begin = p;
+    uint64_t hash = work->seed;
+    for (; *p != '"'; p++) {
+        if (*p < 0x20 || *p > 0x7E || *p == '\\') return NULL; /* whether others are printable, Python has to say */
+        hash = hashed(hash, *p);
+    }
+    return known(work, begin, p - begin, hash, found) ? p + 1 : NULL;
+}
+
+/* Note a signal that no detector watches; 0 if it comes twice, or there are too many. */
+static int another(const uint8_t *p, int64_t length, Found *found) {
+    if (found->others == MOST_OTHERS) return 0;
+    for (int other = 0; other < found->others; other++)
+        if (found->other_length[other] == length && same(p, found->other[other], length)) return 0;
+    found->other[found->others] = p;
+    found->other_length[found->others++] = length;
+    return 1;
 }
 
 /* The column of a signal whose name begins behind the opening quote, -1 if no detector watches it; its end, or NULL. */
@@ -339,14 +353,8 @@ static inline const uint8_t *signal(Work *work, const uint8_t *p, int64_t *next,
         }
     }
     const uint8_t *end = plain(p);
-    int64_t length = end ? end - p : 0;
-    if (!end || found->others == MOST_OTHERS) return NULL;
-    for (int other = 0; other < found->others; other++)
-        if (found->other_length[other] == length && same(p, found->other[other], length)) return NULL; /* twice */
-    found->other[found->others] = p;
-    found->other_length[found->others++] = length;
     *column = -1;
-    return end;
+    return end && another(p, end - 1 - p, found) ? end : NULL;
 }
 
 /* {"temperature": 71.2, ...}, behind the brace, into the row at work->rows. */
@@ -478,10 +486,112 @@ static const uint8_t *qualities(const uint8_t *p) {
     }
 }
 
+/* A length of MessagePack behind its first byte, in `bytes` bytes with the highest first; -1 beyond the end. */
+static inline int64_t length_of(const uint8_t **p, const uint8_t *end, int bytes) {
+    if (end - *p < bytes) return -1;
+    int64_t length = 0;
+    for (int at = 0; at < bytes; at++) length = length << 8 | *(*p)++;
+    return length;
+}
+
+/* What a string of MessagePack holds, `*p` being moved behind it; its length, or -1. */
+static int64_t string(const uint8_t **p, const uint8_t *end, const uint8_t **begin) {
+    if (*p >= end) return -1;
+    uint8_t first = *(*p)++;
+    int64_t length = (first & 0xE0) == 0xA0 ? first & 0x1F : first == 0xD9 ? length_of(p, end, 1) : -1;
+    if (length < 0 || end - *p < length) return -1;
+    *begin = *p;
+    *p += length;
+    return length;
+}
+
+/* The same of bytes. */
+static int64_t binary(const uint8_t **p, const uint8_t *end, const uint8_t **begin) {
+    if (*p >= end) return -1;
+    uint8_t first = *(*p)++;
+    int64_t length = first >= 0xC4 && first <= 0xC6 ? length_of(p, end, 1 << (first - 0xC4)) : -1;
+    if (length < 0 || end - *p < length) return -1;
+    *begin = *p;
+    *p += length;
+    return length;
+}
+
+static int key(const uint8_t **p, const uint8_t *end, const char *name) {
+    const uint8_t *begin;
+    int64_t length = string(p, end, &begin);
+    return length == (int64_t)strlen(name) && !memcmp(begin, name, (size_t)length);
+}
+
+static int all_plain(const uint8_t *p, int64_t length) {
+    for (int64_t at = 0; at < length; at++)
+        if (p[at] < 0x20 || p[at] > 0x7E) return 0;
+    return 1;
+}
+
+/* A packed frame (stream/sources/packed.py), its fields in the order in which they are written; as `record`. */
+static int packed(Work *work, const uint8_t *p, const uint8_t *end, Found *found) {
+    const uint8_t *name, *times, *columns, *signals;
+    if (!EIGHT_AT_ONCE || *p++ != 0x84) return LEFT; /* numbers are little-endian */
+    if (!key(&p, end, "asset")) return LEFT;
+    int64_t length = string(&p, end, &name);
+    if (length < 0 || !all_plain(name, length)) return LEFT;
+    uint64_t hash = work->seed;
+    for (int64_t at = 0; at < length; at++) hash = hashed(hash, name[at]);
+    if (!known(work, name, length, hash, found)) return LEFT;
+    if (!key(&p, end, "ts")) return LEFT;
+    int64_t bytes = binary(&p, end, &times), rows = bytes / 8;
+    if (rows < 1 || bytes % 8 || rows > work->max_rows) return LEFT;
+    if (work->rows + rows > work->room) return NO_ROOM;
+    if (!key(&p, end, "signals") || p >= end || (*p & 0xF0) != 0x90) return LEFT;
+    int64_t count = *p++ & 0x0F;
+    signals = p;
+    for (int64_t at = 0; at < count; at++)
+        if (string(&p, end, &name) < 0) return LEFT;
+    if (!count || !key(&p, end, "values") || binary(&p, end, &columns) != bytes * count || p != end) return LEFT;
+    int64_t *at_ms = work->at_ms + work->rows;
+    memcpy(at_ms, times, (size_t)bytes);
+    for (int64_t at = 0; at < rows; at++)
+        if (at_ms[at] < work->earliest_ms || at_ms[at] > work->latest_ms) return LEFT;
+    double *into = work->values + work->rows * work->width;
+    uint32_t stamp = (uint32_t)++work->stamp;
+    int64_t next = 0;
+    for (int64_t at = 0; at < count; at++, columns += bytes) {
+        int64_t column = -1;
+        length = string(&signals, end, &name);
+        for (int64_t tried = 0; tried < work->width && column < 0; tried++, next++) {
+            if (next >= work->width) next = 0;
+            if (work->signal_lengths[next] == length && same(name, work->signals + work->signal_begins[next], length))
+                column = next;
+        }
+        if (column < 0 ? !all_plain(name, length) || !another(name, length, found) : work->column_seen[column] == stamp)
+            return LEFT;
+        if (column >= 0) {
+            work->column_seen[column] = stamp;
+            found->watched++;
+        }
+        for (int64_t row = 0; row < rows; row++) {
+            double held;
+            memcpy(&held, columns + row * 8, 8);
+            if (column >= 0)
+                into[row * work->width + column] = isfinite(held) ? held : NAN;
+            else
+                found->unknown += held == held;
+        }
+    }
+    if (!found->watched) return LEFT;
+    if (found->watched < work->width)
+        for (int64_t column = 0; column < work->width; column++)
+            if (work->column_seen[column] != stamp)
+                for (int64_t row = 0; row < rows; row++) into[row * work->width + column] = NAN;
+    found->rows = rows;
+    return TAKEN;
+}
+
 /* One record into the rows from work->rows; they count once it returns TAKEN. */
 static int record(Work *work, const uint8_t *p, const uint8_t *end, Found *found) {
     int status = LEFT;
     if (end - p < 2) return LEFT;
+    if (*p & 0x80) return work->kinds & PACKED ? packed(work, p, end, found) : LEFT;
     p = skip(p);
     if (*p++ != '{') return LEFT;
     for (;;) {
@@ -511,7 +621,8 @@ static int record(Work *work, const uint8_t *p, const uint8_t *end, Found *found
             if (found->valued++ || *p++ != '{') return LEFT;
             p = found->framed ? columns(work, p, found) : row(work, p, found);
         } else if (length == 7 && !memcmp(key, "quality", 7)) {
-            if (found->framed || *p++ != '{') return LEFT;
+            found->judged = 1;
+            if (*p++ != '{') return LEFT;
             p = qualities(p);
         } else
             p = ignored(p);
@@ -521,7 +632,8 @@ static int record(Work *work, const uint8_t *p, const uint8_t *end, Found *found
         if (*p++ != ',') return LEFT;
     }
     if (!found->asset || !found->timed || !found->valued || !found->watched || p >= end) return LEFT;
-    if (!found->framed && !work->singles) return LEFT;
+    if (found->framed && found->judged) return LEFT; /* there a quality is an array */
+    if (!(work->kinds & (found->framed ? FRAME : SINGLE))) return LEFT;
     for (p++; p < end; p++)
         if (*p != ' ' && *p != '\n' && *p != '\r' && *p != '\t') return LEFT;
     return p == end ? TAKEN : LEFT;
@@ -549,7 +661,7 @@ void headrace_readings_names(Work *work) {
 }
 
 /* What this file and stream/columnar.py must agree on. */
-int64_t headrace_readings_version(void) { return 2; }
+int64_t headrace_readings_version(void) { return 3; }
 
 /* Take records `first` to `count`, whose ends are `ends`; returns the first that is still to do: there is no room for
  * it, in the rows or among the names. */

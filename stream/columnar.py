@@ -1,7 +1,8 @@
-"""Plain JSON readings and frames to columns, by the compiled ``native/readings.c``: bytes in, arrays out, no objects.
+"""Plain readings and frames, in JSON or packed, to columns: bytes in, arrays out, no objects (``native/readings.c``).
 
-It takes what is beyond doubt and leaves all else to ``stream.sources.json``, which is the measure: what is taken here
-is to the bit what that would have made of it. The arrays are all numpy's, so that nothing is freed twice or too soon.
+It takes what is beyond doubt and leaves all else to the payload formats in ``stream.sources``, which are the measure:
+what is taken here is to the bit what they would have made of it. The arrays are all numpy's, so that nothing is freed
+twice or too soon.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import functools
 import secrets
 from collections.abc import Sequence
+from enum import Flag
 from typing import Final, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -34,13 +36,24 @@ _NAME: Final = np.dtype(
 _Number = TypeVar("_Number", bound=np.generic)
 
 
+class Kind(Flag):
+    """A kind of record, as readings.c numbers them: one reading in JSON, a frame in JSON, a packed frame."""
+
+    SINGLE = 1
+    FRAME = 2
+    PACKED = 4
+
+
+_ALL: Final = Kind.SINGLE | Kind.FRAME | Kind.PACKED
+
+
 class _Work(ctypes.Structure):
     """``Work`` of readings.c."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("signals", "signal_begins", "signal_lengths")),
         *((name, ctypes.c_int64) for name in ("width", "earliest_ms", "latest_ms", "unit_ms", "max_rows", "max_name")),
-        ("singles", ctypes.c_int64),
+        ("kinds", ctypes.c_int64),
         ("powers", ctypes.c_void_p),
         ("slots", ctypes.c_void_p),
         ("slots_mask", ctypes.c_int64),
@@ -90,12 +103,12 @@ class _Room(NamedTuple):
 class Reader:
     """Reads batches within bounds. One thread at a time. Raises ``NotBuilt``.
 
-    singles  whether a record may be one reading; without, frames alone are taken
+    kinds  of records that are taken
 
     Signals whose names have quotation marks, backslashes or control characters cannot be read here.
     """
 
-    def __init__(self, bounds: Bounds, *, singles: bool = True) -> None:
+    def __init__(self, bounds: Bounds, kinds: Kind = _ALL) -> None:
         self._call = _functions().headrace_readings
         if any(not signal or '"' in signal or "\\" in signal or min(signal) < " " for signal in bounds.signals):
             raise NotBuilt("a signal's name is not written in JSON as it is")
@@ -114,7 +127,7 @@ class Reader:
             unit_ms=UNITS[bounds.unit],
             max_rows=bounds.max_rows,
             max_name=MAX_NAME,
-            singles=singles,
+            kinds=kinds.value,
             seed=secrets.randbits(64),
             column_seen=address(self._seen),
         )
@@ -216,8 +229,8 @@ class Reader:
 class ReaderOfSource:
     """The reader of a payload format, made for the bounds of its first batch; see ``Reader``."""
 
-    def __init__(self, *, singles: bool = True) -> None:
-        self._singles = singles
+    def __init__(self, kinds: Kind = _ALL) -> None:
+        self._kinds = kinds
         self._bounds: Bounds | None = None
         self._reader: Reader | None = None
 
@@ -226,7 +239,7 @@ class ReaderOfSource:
         if rows.bounds != self._bounds:
             self._bounds = rows.bounds
             try:
-                self._reader = Reader(rows.bounds, singles=self._singles)
+                self._reader = Reader(rows.bounds, self._kinds)
             except NotBuilt:  # the worker said so at its start
                 self._reader = None
         if self._reader is None:

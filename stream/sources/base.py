@@ -120,7 +120,7 @@ class Rows:
             held.clear()
         self._bad_singles.clear()
         self._bad_rows.clear()
-        self._in_blocks = 0
+        self._in_blocks = self.unknown_signals = 0
         self._plain = None
 
     def add(self, asset: str, at_ms: int, values: Values, bad: Collection[str] = ()) -> None:

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from stream.columnar import ReaderOfSource
+from stream.columnar import Kind, ReaderOfSource
 from stream.errors import DecodeError
 from stream.records import Float64, Int64
 from stream.sources.base import UNITS, Asset, Quality, Rows, milliseconds, times
@@ -66,7 +66,7 @@ class Source:
         self._decode_flat = msgspec.json.Decoder(_FlatFrame).decode
         self._shape = msgspec.json.Decoder(_Shape).decode
         self._unit_ms = UNITS[time]
-        self._reader = ReaderOfSource(singles=False)
+        self._reader = ReaderOfSource(Kind.FRAME)
 
     def parse_many(self, values: Sequence[bytes], rows: Rows) -> Sequence[int]:
         """Add what is plain to see in ``values``, one for each record of a batch; the places of what it left."""

@@ -119,7 +119,8 @@ class Source:
     def _time(self, ts: str | float) -> int:
         """Epoch milliseconds, or what is outside of all bounds if it is no time."""
         try:
-            return milliseconds(msgspec.convert(ts, datetime | int | float), self._unit_ms)
+            at_ms = milliseconds(msgspec.convert(ts, datetime | int | float), self._unit_ms)
+            return at_ms if abs(at_ms) < -int(_NO_TIME) else int(_NO_TIME)
         except (DecodeError, msgspec.ValidationError, OverflowError):
             return int(_NO_TIME)
 

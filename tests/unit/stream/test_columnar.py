@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from models import compiled
 from models.compiled import NotBuilt
 from stream import columnar
-from stream.columnar import Reader
+from stream.columnar import Kind, Reader
 from stream.decode import Decoder
 from stream.errors import DecodeError
 from stream.plan import InputSettings
 from stream.records import Readings, Record
 from stream.sources.base import Bounds, Rows
 from stream.sources.json import Source, encode
+from stream.sources.packed import encode_packed
 
 SIGNALS = ("flow", "heat", "pressure at outlet 3", "Öltemperatur")
 BOUNDS = Bounds(SIGNALS, 0, 10**13)
@@ -145,6 +146,7 @@ def test_what_is_plain_in_every_order_and_spacing_is_taken(value: bytes) -> None
         b'{"asset":"a","values":{"flow":[1]},"ts":[1]}',
         b'{"asset":"a","ts":[1],"values":{"other":[1]}}',
         b'{"asset":"a","ts":[1],"values":{"flow":[1]},"quality":{"flow":["good"]}}',
+        b'{"asset":"a","quality":{"flow":"good"},"ts":[1],"values":{"flow":[1]}}',
         b'{"asset":"a","ts":1,"values":{"flow":1},"nested":{"x":1}}',
         b'{"asset":"a","ts":1,"values":{"flow":1},"other":1',
         b"HRF1" + bytes(40),
@@ -261,12 +263,42 @@ def test_a_producer_that_invents_names_does_not_fill_the_memory(monkeypatch: pyt
 
 def test_where_only_frames_are_readings_a_single_one_is_left() -> None:
     frame = PLAIN.replace(b"1795420800250", b"[1795420800250]").replace(b"40.5", b"[40.5]").replace(b"-1e-3", b"[null]")
-    assert Reader(BOUNDS, singles=False).read([PLAIN, frame]).left == [0]
+    assert Reader(BOUNDS, Kind.FRAME).read([PLAIN, frame]).left == [0]
     readings, dead, _ = Decoder(InputSettings(format="frame"), SIGNALS).decode(
         [Record("readings", 0, offset, value) for offset, value in enumerate([PLAIN, frame] * 10)]
     )
     assert readings.record.tolist() == list(range(1, 20, 2))
     assert [letter.record.offset for letter in dead] == list(range(0, 20, 2))
+
+
+PACKED = encode_packed(
+    "pump-2", np.array([AT_MS, 7]), ("heat", "other", "flow"), np.array([[1, 2, np.nan], [4, np.nan, np.inf]])
+)
+
+
+def test_a_packed_frame_is_taken_in_the_order_in_which_it_is_written() -> None:
+    found = Reader(BOUNDS).read([PLAIN, PACKED])
+    assert agree([PLAIN, PACKED, PLAIN]) == []
+    assert found.unknown == 1
+    assert Reader(BOUNDS, Kind.SINGLE | Kind.FRAME).read([PACKED]).left == [0]
+    assert Reader(BOUNDS, Kind.PACKED).read([PLAIN, PACKED]).left == [0]
+    for cut in range(len(PACKED)):
+        assert agree([PACKED[:cut], PACKED[cut:], PLAIN])[0] == 0
+    long = encode_packed("pump-3", np.arange(1, 9001), ("flow",), np.arange(9000.0)[:, None])
+    assert agree([PLAIN, long, PACKED]) == []
+    assert agree([long], BOUNDS._replace(max_rows=8999)) == [0]
+    assert agree([encode_packed("a", np.array([-1]), ("flow",), np.ones((1, 1)))]) == [0]
+    assert agree([encode_packed("a", np.array([1]), ("flow", "flow"), np.ones((1, 2)))]) == [0]
+    assert agree([encode_packed("a", np.array([1]), ("other",), np.ones((1, 1)))]) == [0]
+    assert agree([encode_packed("Öl", np.array([1]), ("flow",), np.ones((1, 1)))]) == [0]
+
+
+@given(st.lists(st.tuples(st.integers(0, len(PACKED)), st.integers(0, 255), st.booleans()), min_size=1, max_size=3))
+def test_a_packed_frame_with_any_bytes_changed_is_taken_rightly_or_left(changes: list[tuple[int, int, bool]]) -> None:
+    held = PACKED
+    for at, byte, instead in changes:
+        held = held[:at] + bytes([byte]) + held[at + instead :]
+    agree([PLAIN, held, PLAIN])
 
 
 def test_signals_that_json_would_write_otherwise_are_for_the_other_decoder() -> None:

@@ -193,6 +193,12 @@ def test_many_together_are_read_as_each_alone(compiled: bool, values: list[bytes
     assert unknown == unknowns
 
 
+def test_a_time_beyond_all_numbers_is_one_dead_letter_and_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    readings, dead, unknown = decode(*[changed(values={"pressure": 1, "humidity": 2})] * 9, changed(ts=10**30))
+    assert (len(readings), dead, unknown) == (9, ["absurd_time"], 9)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_plain_batch_needs_no_second_look(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Decoder(InputSettings(), SIGNALS)
