@@ -29,11 +29,13 @@ FIGURES: Final = (
     Figure("pipeline_vs_river_32", "pipeline with LSTM 32 / river HalfSpaceTrees", "times", 8.0, 20.0),
     Figure("pipeline_vs_predict", "pipeline with LSTM 2x64 / Keras predict per window", "times", 3000.0),
     Figure("pipeline_32_per_core", "pipeline with LSTM 32, JSON readings", "readings/s"),
+    Figure("pipeline_32_frames_per_core", "pipeline with LSTM 32, frames of 100", "readings/s"),
     Figure("pipeline_64_per_core", "pipeline with LSTM 2x64, JSON readings", "readings/s"),
 )
 
 _LINES: Final[dict[str, dict[str, Any]]] = {
     "32": {"units": 32},
+    "32 frames": {"units": 32, "frames": True},
     "64": {"units": 64, "layers": 2},
     "windowed 64": {"units": 64, "layers": 2, "carried": False},
     "stateful 64": {"units": 64, "layers": 2, "carried": True, "frames": True},
@@ -64,7 +66,8 @@ class Line:
     def __init__(
         self, folder: Path, units: int, *, layers: int = 1, carried: bool | None = None, frames: bool = False
     ) -> None:
-        artifact = write_artifact(folder / f"lstm{units}-{carried}", units=units, layers=layers, carried=carried)
+        stem = folder / f"lstm{units}-{carried}-{frames}"
+        artifact = write_artifact(stem, units=units, layers=layers, carried=carried)
         plan = plan_for(folder, artifact)
         shelf = Shelf(plan)
         self.pipeline = Pipeline(plan, shelf)
@@ -240,7 +243,7 @@ def measure(wanted: Collection[str], budget: Budget, folder: Path) -> dict[str, 
 def _line_of(name: str) -> str:
     """The pipeline that a figure is about."""
     return next(
-        (kind for kind in ("windowed 64", "stateful 64") if kind.replace(" ", "_") in name),
+        (kind for kind in ("windowed 64", "stateful 64", "32 frames") if kind.replace(" ", "_") in name),
         "32" if "_32" in name else "64",
     )
 
