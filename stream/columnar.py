@@ -25,7 +25,7 @@ from stream.sources.base import MAX_NAME, UNITS, Bounds, Rows
 #: Zero bytes behind the last record: the compiled side looks up to 31 bytes ahead.
 _PAD: Final = bytes(32)
 #: Rows that a batch has room for at least, and names at first.
-_ROWS: Final = 4096
+_ROWS: Final = 64
 _NAMES: Final = 1024
 #: So many names are remembered at most, then it begins anew: a producer that invents names must not fill the memory.
 _MOST_NAMES: Final = 1 << 20
@@ -99,6 +99,20 @@ class _Room(NamedTuple):
             np.empty(room, np.int64), np.empty((room, width)), np.empty(room, np.int32), np.empty(room, np.int32)
         )
 
+    def taken(self, count: int) -> Self:
+        """The first ``count``; copies where they are few of many, which would be held for as long as these are."""
+        copy = 2 * count < len(self.at_ms)
+        return type(self)(
+            _first(self.at_ms, count, copy),
+            _first(self.values, count, copy),
+            _first(self.codes, count, copy),
+            _first(self.records, count, copy),
+        )
+
+
+def _first(array: npt.NDArray[_Number], count: int, copy: bool) -> npt.NDArray[_Number]:
+    return array[:count].copy() if copy else array[:count]
+
 
 class Reader:
     """Reads batches within bounds. One thread at a time. Raises ``NotBuilt``.
@@ -160,14 +174,15 @@ class Reader:
         self._rows = max(_ROWS, taken, self._rows // 2)  # what this batch took, the next one will
         present = self._present[: work.present_count].copy()
         self._learn()
+        held = rows.taken(taken)
         readings = Readings(
             # of many, an array gives them in half the time of a list
             names=Numbered.of(self._names.take(present).tolist(), self._book, present),
-            asset=rows.codes[:taken],
-            at_ms=rows.at_ms[:taken],
+            asset=held.codes,
+            at_ms=held.at_ms,
             signals=self._signals,
-            values=rows.values[:taken],
-            record=rows.records[:taken],
+            values=held.values,
+            record=held.records,
         )
         return Found(readings, left[: work.left_count].tolist(), work.unknown)
 

@@ -252,6 +252,15 @@ def test_more_rows_and_names_than_there_was_room_for_make_room() -> None:
     assert agree([frame], BOUNDS._replace(max_rows=8999)) == [0]
 
 
+def test_a_few_rows_do_not_hold_the_room_that_there_was_for_many() -> None:
+    reader = Reader(BOUNDS)
+    for count in (1, 100, 5000):
+        readings = reader.read([PLAIN] * count).readings
+        for array in (readings.values, readings.at_ms, readings.asset, readings.record):
+            held = array if array.base is None else array.base
+            assert held.nbytes <= 2 * array.nbytes
+
+
 def test_a_producer_that_invents_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columnar, "_MOST_NAMES", 100)
     reader = Reader(BOUNDS)
