@@ -110,6 +110,11 @@ class _Room(NamedTuple):
         )
 
 
+def written_plainly(name: str) -> bool:
+    """Whether JSON has a name as it is, between its quotation marks."""
+    return bool(name) and '"' not in name and "\\" not in name and min(name) >= " "
+
+
 def _first(array: npt.NDArray[_Number], count: int, copy: bool) -> npt.NDArray[_Number]:
     return array[:count].copy() if copy else array[:count]
 
@@ -124,7 +129,7 @@ class Reader:
 
     def __init__(self, bounds: Bounds, kinds: Kind = _ALL) -> None:
         self._call = _functions().headrace_readings
-        if any(not signal or '"' in signal or "\\" in signal or min(signal) < " " for signal in bounds.signals):
+        if not all(map(written_plainly, bounds.signals)):
             raise NotBuilt("a signal's name is not written in JSON as it is")
         named = [signal.encode() for signal in bounds.signals]
         begins = np.cumsum([0, *(len(name) + 8 for name in named[:-1])], dtype=np.int32)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 
-from stream.columnar import ReaderOfSource
+from stream.columnar import ReaderOfSource, written_plainly
 from stream.errors import DecodeError
 from stream.records import Float64
 from stream.sources import frame, packed
@@ -139,7 +139,7 @@ class Source:
             raise DecodeError("not_json", str(error)) from None
         at_ms = milliseconds(reading.ts, self._unit_ms)
         if len(self._seen) < _MOST_SIGNALS:
-            self._seen.update(dict.fromkeys(reading.values))
+            self._seen.update((signal, None) for signal in reading.values if written_plainly(signal))
         if reading.quality:
             bad = {signal for signal, quality in reading.quality.items() if quality == "bad"}
             rows.add(reading.asset, at_ms, reading.values, bad)

@@ -193,6 +193,15 @@ def test_many_together_are_read_as_each_alone(compiled: bool, values: list[bytes
     assert unknown == unknowns
 
 
+def test_a_signal_with_an_odd_name_costs_later_batches_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    decoder = Decoder(InputSettings(), SIGNALS)
+    odd = changed(values={"pressure": 1, "he\t": 2}, quality={"he\t": "bad"})
+    for values in ([odd], [odd] * 9, [changed(quality={"pressure": "bad"})] * 9):
+        readings, dead, _ = decoder.decode([Record("readings", 0, at, value) for at, value in enumerate(values)])
+        assert (len(readings), dead) == (len(values), [])
+    assert not caplog.records
+
+
 def test_a_time_beyond_all_numbers_is_one_dead_letter_and_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
     readings, dead, unknown = decode(*[changed(values={"pressure": 1, "humidity": 2})] * 9, changed(ts=10**30))
     assert (len(readings), dead, unknown) == (9, ["absurd_time"], 9)
