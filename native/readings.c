@@ -341,20 +341,28 @@ static int another(const uint8_t *p, int64_t length, Found *found) {
     return 1;
 }
 
-/* The column of a signal whose name begins behind the opening quote, -1 if no detector watches it; its end, or NULL. */
+/* Behind a colon and what may stand around it, or NULL. */
+static inline const uint8_t *colon(const uint8_t *p) {
+    p = skip(p);
+    return *p == ':' ? skip(p + 1) : NULL;
+}
+
+/* The column of the signal whose name begins here, with its opening quote; -1 if no detector watches it. Where its value
+ * begins, or NULL. */
 static inline const uint8_t *signal(Work *work, const uint8_t *p, int64_t *next, int64_t *column, Found *found) {
+    if (*p++ != '"') return NULL;
     for (int64_t tried = 0, at = *next; tried < work->width; tried++, at++) {
         if (at >= work->width) at = 0;
         int64_t length = work->signal_lengths[at];
         if (same(p, work->signals + work->signal_begins[at], length) && p[length] == '"') {
             *column = at;
             *next = at + 1;
-            return p + length + 1;
+            return colon(p + length + 1);
         }
     }
     const uint8_t *end = plain(p);
     *column = -1;
-    return end && another(p, end - 1 - p, found) ? end : NULL;
+    return end && another(p, end - 1 - p, found) ? colon(end) : NULL;
 }
 
 /* {"temperature": 71.2, ...}, behind the brace, into the row at work->rows. */
@@ -366,12 +374,8 @@ static const uint8_t *row(Work *work, const uint8_t *p, Found *found) {
     p = skip(p);
     if (*p == '}') return NULL;
     for (;;) {
-        if (*p++ != '"') return NULL;
         p = signal(work, p, &next, &column, found);
-        if (!p) return NULL;
-        p = skip(p);
-        if (*p++ != ':') return NULL;
-        p = value(work, skip(p), &held);
+        p = p ? value(work, p, &held) : NULL;
         if (!p) return NULL;
         if (column >= 0) {
             into[column] = held;
@@ -400,13 +404,8 @@ static const uint8_t *columns(Work *work, const uint8_t *p, Found *found) {
     p = skip(p);
     if (*p == '}') return NULL;
     for (;;) {
-        if (*p++ != '"') return NULL;
         p = signal(work, p, &next, &column, found);
-        if (!p) return NULL;
-        p = skip(p);
-        if (*p++ != ':') return NULL;
-        p = skip(p);
-        if (*p++ != '[') return NULL;
+        if (!p || *p++ != '[') return NULL;
         if (column >= 0) {
             found->watched += work->column_seen[column] != stamp;
             work->column_seen[column] = stamp;
@@ -469,10 +468,8 @@ static const uint8_t *qualities(const uint8_t *p) {
     for (;;) {
         if (*p++ != '"') return NULL;
         p = plain(p);
+        p = p ? colon(p) : NULL;
         if (!p) return NULL;
-        p = skip(p);
-        if (*p++ != ':') return NULL;
-        p = skip(p);
         if (!memcmp(p, "\"good\"", 6))
             p += 6;
         else if (!memcmp(p, "\"uncertain\"", 11))
@@ -601,9 +598,8 @@ static int record(Work *work, const uint8_t *p, const uint8_t *end, Found *found
         p = plain(p);
         if (!p) return LEFT;
         int64_t length = p - 1 - key;
-        p = skip(p);
-        if (*p++ != ':') return LEFT;
-        p = skip(p);
+        p = colon(p);
+        if (!p) return LEFT;
         if (length == 5 && !memcmp(key, "asset", 5)) {
             if (*p++ != '"') return LEFT;
             p = asset(work, p, found);

@@ -124,14 +124,6 @@ int64_t headrace_steps_version(void) { return 1; }
 #define SET(x) ((Vector){x, x, x, x})
 #endif
 #include "steps.c"
-#undef SUFFIX
-#undef WIDTH
-#undef ROWS
-#undef VECTORS
-#undef FMA
-#undef LEAST
-#undef MOST
-#undef SET
 
 #if defined(__x86_64__)
 #if defined(__clang__)
@@ -149,14 +141,6 @@ int64_t headrace_steps_version(void) { return 1; }
 #define MOST(limit, x) _mm256_max_ps(limit, x)
 #define SET(x) _mm256_set1_ps(x)
 #include "steps.c"
-#undef SUFFIX
-#undef WIDTH
-#undef ROWS
-#undef VECTORS
-#undef FMA
-#undef LEAST
-#undef MOST
-#undef SET
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
@@ -566,4 +550,12 @@ static void NAME(run)(const Model *model, const Batch *batch) {
 #undef EACH
 #undef TANH
 #undef SIGMOID
+#undef SUFFIX
+#undef WIDTH
+#undef ROWS
+#undef VECTORS
+#undef FMA
+#undef LEAST
+#undef MOST
+#undef SET
 #endif

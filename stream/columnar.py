@@ -20,7 +20,8 @@ import numpy.typing as npt
 from models.compiled import NotBuilt, address, library
 from stream.powers import powers
 from stream.records import Float64, Int32, Int64, Numbered, Readings
-from stream.sources.base import MAX_NAME, UNITS, Bounds, Rows
+from stream.sources.base import MAX_NAME, Bounds, Rows
+from stream.times import UNITS
 
 #: Zero bytes behind the last record: the compiled side looks up to 31 bytes ahead.
 _PAD: Final = bytes(32)
@@ -132,9 +133,9 @@ class Reader:
         if not all(map(written_plainly, bounds.signals)):
             raise NotBuilt("a signal's name is not written in JSON as it is")
         named = [signal.encode() for signal in bounds.signals]
-        begins = np.cumsum([0, *(len(name) + 8 for name in named[:-1])], dtype=np.int32)
         lengths = np.array([len(name) for name in named], dtype=np.int32)
-        text = np.frombuffer(b"".join(name + bytes(8) for name in named), np.uint8)
+        begins = np.cumsum(lengths + 8, dtype=np.int32) - lengths - 8
+        text = np.frombuffer(b"".join([*(name + bytes(8) for name in named), bytes(8)]), np.uint8)
         self._signals = bounds.signals
         self._width = len(named)
         self._fixed = (text, begins, lengths, powers())

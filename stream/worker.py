@@ -222,6 +222,8 @@ def _may_grow(plan: Plan, worker: WorkerSettings, models: ModelsSettings) -> boo
 
 
 def _build_from_environment(settings: WorkerSettings) -> App:
+    for part, reason in missing().items():
+        _log.warning("without %s, so the same takes longer: %s", part, reason)
     plan, kafka, influx = load_plan(settings.plan), from_environment(KafkaSettings), from_environment(InfluxSettings)
     alertmanager = from_environment(AlertmanagerSettings)
     page, webhook = from_environment(PageSettings), from_environment(WebhookSettings)
@@ -243,8 +245,6 @@ def _serving(shelf: Shelf) -> list[tuple[str, str, str]]:
 def run_worker(plan_path: Path | None = None, *, web_port: int | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises ``ConfigError``, ``BrokerError`` before anything starts."""
     settings = from_environment(WorkerSettings, plan=plan_path, web_port=web_port)
-    for part, reason in missing().items():
-        _log.warning("without %s, so the same takes longer: %s", part, reason)
     app = _build_from_environment(settings)
     app.overdue = _end_now
     Watchdog(app.health, _end_now).start()

@@ -14,8 +14,9 @@ from stream.bridge.pattern import Pattern, fill
 from stream.bridge.plan import TopicMapping
 from stream.bridge.reading import PlantReading, Quality
 from stream.errors import DecodeError
-from stream.sources.base import MAX_NAME, UNITS, milliseconds
+from stream.sources.base import MAX_NAME
 from stream.sources.json import Reading
+from stream.times import UNITS, milliseconds
 
 _QUALITIES: Final[dict[str, Quality]] = {"good": "good", "uncertain": "uncertain", "bad": "bad"}
 

@@ -28,7 +28,8 @@ import numpy as np
 from stream.columnar import Kind, ReaderOfSource
 from stream.errors import DecodeError
 from stream.records import Float64, Int64
-from stream.sources.base import UNITS, Asset, Quality, Rows, milliseconds, times
+from stream.sources.base import Asset, Quality, Rows
+from stream.times import UNITS, milliseconds, times
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):

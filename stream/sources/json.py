@@ -23,7 +23,8 @@ from stream.columnar import ReaderOfSource, written_plainly
 from stream.errors import DecodeError
 from stream.records import Float64
 from stream.sources import frame, packed
-from stream.sources.base import EPOCH, UNITS, Asset, Quality, Rows, milliseconds, times
+from stream.sources.base import Asset, Quality, Rows
+from stream.times import EPOCH, UNITS, milliseconds, times
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):

@@ -26,7 +26,7 @@ from stream.bridge.reading import Outlet, PlantReading, Quality, Ticket
 from stream.bridge.settings import OpcuaSettings
 from stream.bridge.variables import Variable, find_variables
 from stream.errors import ConfigError
-from stream.sources.base import EPOCH
+from stream.times import EPOCH
 
 _log = logging.getLogger(__name__)
 

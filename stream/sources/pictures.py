@@ -15,7 +15,8 @@ import numpy as np
 from models.pictures import PictureRefused, decode
 from stream.errors import DecodeError
 from stream.records import RawRecord
-from stream.sources.base import UNITS, Rows, milliseconds
+from stream.sources.base import Rows
+from stream.times import UNITS, milliseconds
 
 #: The one signal of a picture.
 SIGNAL: Final = "picture"

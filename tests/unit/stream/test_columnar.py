@@ -270,6 +270,10 @@ def test_a_producer_that_invents_names_does_not_fill_the_memory(monkeypatch: pyt
         assert reader._work.known <= 150
 
 
+def test_where_no_signal_is_watched_all_is_left() -> None:
+    assert Reader(BOUNDS._replace(signals=())).read([PLAIN, PACKED]).left == [0, 1]
+
+
 def test_where_only_frames_are_readings_a_single_one_is_left() -> None:
     frame = PLAIN.replace(b"1795420800250", b"[1795420800250]").replace(b"40.5", b"[40.5]").replace(b"-1e-3", b"[null]")
     assert Reader(BOUNDS, Kind.FRAME).read([PLAIN, frame]).left == [0]

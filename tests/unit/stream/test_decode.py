@@ -11,8 +11,8 @@ from stream.decode import Decoder, formats
 from stream.errors import ConfigError
 from stream.plan import InputSettings
 from stream.records import Record
-from stream.sources.base import milliseconds, times
 from stream.sources.json import encode, timestamp
+from stream.times import milliseconds, times
 
 SIGNALS = ("pressure", "temperature")
 GOOD = {"asset": "pump-1", "ts": "2026-11-23T08:00:00.250Z", "values": {"temperature": 71.25, "pressure": 3}}
